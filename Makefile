@@ -1,0 +1,47 @@
+# Everything a user types. `make run` and `make test` set up what they need.
+# A target that needs Python depends on `setup`, which is done once and again when the lock changes.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON_ENV := .venv/bin
+export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help setup lock run serve promote rollback docker test lint format bench-pipeline
+
+help: ## what there is to type
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: .venv/stamp ## make .venv from the lock file
+
+.venv/stamp: requirements/dev.lock
+	@scripts/setup.sh
+
+run: setup ## the whole walk: dvc repro, register, promote, serve, one real prediction
+	@python -m scripts.walk
+
+serve: setup ## serve Production in the foreground from the default store (PORT=8000)
+	@python -m scripts.serve
+
+promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERRIDE_GATE="why")
+	@python -m registry.promote "$(VERSION)" $(if $(REASON),--reason "$(REASON)") \
+		$(if $(OVERRIDE_GATE),--override-gate "$(OVERRIDE_GATE)")
+
+rollback: setup ## return to the previous Production version (REASON="…")
+	@python -m registry.promote --rollback $(if $(REASON),--reason "$(REASON)")
+
+docker: setup ## build the image, run Production in a container, ask it one question
+	@python -m scripts.docker
+
+test: setup lint ## lint, types and all tests
+	@python -m pytest
+
+lint: setup ## ruff and mypy
+	@ruff check --quiet . && ruff format --check --quiet . && echo "ruff: clean"
+	@mypy
+
+format: setup ## let ruff mend what it can
+	@ruff check --fix --quiet . ; ruff format .
+
+bench-pipeline: setup ## seconds of the whole pipeline, from nothing, in a clone of the last commit
+	@python -m benchmarks.pipeline

@@ -1,0 +1,49 @@
+"""What can go wrong for a user, as a tree of exceptions.
+
+    Problem                 one sentence that names the cause and the mend
+    ├── InvalidEquation     the grammar refuses the text (also a ValueError)
+    ├── UnknownCharacter    the tokenizer has no such character (also a ValueError)
+    ├── InvalidParams       params.yaml says something impossible
+    ├── BrokenBundle        a model on disk is missing, damaged or of another format
+    └── RegistryProblem     see `registry`: unreachable, no such version, promotion refused
+
+Anything else that reaches the terminal is a bug and keeps its traceback.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Problem(Exception):
+    """A user's problem. `str(problem)` is one sentence naming the cause and the mend."""
+
+
+class InvalidEquation(Problem, ValueError):
+    """The text is not an equation of this grammar."""
+
+
+class UnknownCharacter(Problem, ValueError):
+    """The text holds a character outside the vocabulary."""
+
+
+class InvalidParams(Problem):
+    """params.yaml has an unknown key, a wrong type or an impossible combination."""
+
+
+class BrokenBundle(Problem):
+    """A model folder that cannot be trusted to answer."""
+
+
+class RegistryProblem(Problem):
+    """Something between this project and MLflow; subclasses live in `registry`."""
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn a `Problem` into `error: …` on stderr and exit status 1, for every `main()`."""
+    try:
+        yield
+    except Problem as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,141 @@
+"""The equations of the domain: what may be asked, and the exact answer.
+
+An equation is `A op B =` with ASCII digits only and nothing else: no spaces, no sign, no newline.
+A further operation is one new entry in `OPERATIONS` and one in `layouts.LAYOUTS`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from arithmetic.errors import InvalidEquation
+
+Operands = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How one operator computes.
+
+    Attributes:
+        name: the word a person uses.
+        compute: integers, or integer arrays of one shape, to the numbers of the answer.
+    """
+
+    name: str
+    compute: Callable[[Any, Any], tuple[Any, ...]]
+
+
+OPERATIONS: dict[str, Operation] = {
+    "+": Operation("addition", lambda a, b: (a + b,)),
+    "-": Operation("subtraction", lambda a, b: (a - b,)),
+}
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A question with its operands as numbers, so `007+1=` and `7+1=` are the same equation."""
+
+    operand_1: int
+    operation: str
+    operand_2: int
+
+    def __str__(self) -> str:
+        return f"{self.operand_1}{self.operation}{self.operand_2}="
+
+
+def solve(equation: Equation) -> str:
+    """The exact answer as a user reads it: `962`, `-4`."""
+    numbers = OPERATIONS[equation.operation].compute(equation.operand_1, equation.operand_2)
+    return render(numbers)
+
+
+def render(numbers: tuple[int, ...]) -> str:
+    """The numbers of an answer as text."""
+    return "r".join(str(number) for number in numbers)
+
+
+def answer_length(first_number: np.ndarray) -> np.ndarray:
+    """Digits in the (first) number of each answer, the sign not counted: [N] -> [N]."""
+    magnitude = np.abs(first_number)
+    length = np.ones_like(magnitude)
+    power = 10
+    while (magnitude >= power).any():
+        length += magnitude >= power
+        power *= 10
+    return length
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Which equations exist: the operations, and operands from 0 to `max_operand`."""
+
+    operations: tuple[str, ...]
+    max_operand: int
+
+    @property
+    def digits(self) -> int:
+        """The most digits an operand may have (leading zeros included)."""
+        return len(str(self.max_operand))
+
+    def parse(self, text: str) -> Equation:
+        """Read what a user typed.
+
+        Raises:
+            InvalidEquation: the text is outside this grammar; the message says where and what
+                would be accepted.
+        """
+        match = re.fullmatch(r"([0-9]+)([^0-9])([0-9]+)=", text)
+        if match is None:
+            raise InvalidEquation(self._complaint(text))
+        first, operation, second = match.groups()
+        if operation not in self.operations:
+            raise InvalidEquation(
+                f"{operation!r} is not an operation of this model; it knows {self._symbols()}"
+            )
+        for operand in (first, second):
+            if len(operand) > self.digits:
+                raise InvalidEquation(
+                    f"operand {_shortened(operand)} has more than {self.digits} digits; "
+                    f"operands go from 0 to {self.max_operand}"
+                )
+            if int(operand) > self.max_operand:
+                raise InvalidEquation(
+                    f"operand {operand} is too large; operands go from 0 to {self.max_operand}"
+                )
+        return Equation(int(first), operation, int(second))
+
+    def equations(self, operation: str) -> Operands:
+        """Every equation of one operation, as two int64 arrays [N]; operand_2 runs fastest."""
+        numbers = np.arange(self.max_operand + 1, dtype=np.int64)
+        first, second = np.meshgrid(numbers, numbers, indexing="ij")
+        return first.ravel(), second.ravel()
+
+    def _symbols(self) -> str:
+        return " ".join(self.operations)
+
+    def _complaint(self, text: str) -> str:
+        example = f"12{self.operations[0]}7="
+        if not text:
+            return f"the equation is empty; write one like {example}"
+        allowed = set("0123456789=") | set(self.operations)
+        for position, character in enumerate(text):
+            if character not in allowed:
+                return (
+                    f"character {character!r} at position {position + 1} is not part of an "
+                    f"equation; use the digits 0-9, one of {self._symbols()} and a final '='"
+                )
+        if not text.endswith("="):
+            return f"the equation {_shortened(text)} does not end in '='; write one like {example}"
+        return (
+            f"{_shortened(text)} is not an equation; write two numbers with one of "
+            f"{self._symbols()} between them and a final '=', like {example}"
+        )
+
+
+def _shortened(text: str) -> str:
+    """At most 24 characters of what a user sent, so that a message stays a sentence."""
+    return repr(text if len(text) <= 24 else text[:24] + "…")

@@ -1,0 +1,1 @@
+"""What measures. Each program prints a table and writes a dated file in benchmarks/results/."""

@@ -1,0 +1,15 @@
+"""MLflow: the one room that knows it.
+
+`record` projects the pipeline's files into runs and registered versions, `promote` moves the alias
+`Production`, `pull` brings a version to a service. `pull` and `errors` import no MLflow, since the
+service does not have it.
+"""
+
+MODEL = "arithmetic-lm"
+EXPERIMENT = "arithmetic-lm"
+ALIAS = "Production"
+
+# Where a registered version keeps the bundle, relative to the version's folder.
+BUNDLE_PATH = "artifacts/bundle"
+# The tag of a version that says which bundle it holds.
+BUNDLE_TAG = "bundle_sha256"

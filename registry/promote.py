@@ -1,0 +1,229 @@
+"""promote: move the alias `Production` to a version, after the gate; or back.
+
+    python -m registry.promote 3 [--reason TEXT] [--override-gate "why"]
+    python -m registry.promote --rollback [--reason TEXT]
+
+The gate (`arithmetic.gate`, figures from params.yaml) judges by the certificate that the version's
+tags point to. The alias is what counts: a version that someone promoted in MLflow's own pages is
+the present Production here too, and a later rollback finds it.
+"""
+
+import argparse
+import getpass
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import ValidationError
+
+from arithmetic.errors import InvalidParams, Problem, RegistryProblem, reported
+from arithmetic.gate import Gate, refusals
+from registry import ALIAS, MODEL, store
+from registry.errors import PromotionRefused, VersionNotFound
+from registry.history import History, read_history, write_history
+from registry.versions import (
+    aliased,
+    certificate_of,
+    check_bundle,
+    find_version,
+    get_version,
+    is_registered,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What a promotion or rollback did.
+
+    Attributes:
+        version: Production now.
+        previous: Production before, None if there was none.
+        changed: False if the version was Production already.
+        overridden: the conditions that an override passed over.
+    """
+
+    version: str
+    previous: str | None
+    changed: bool
+    overridden: tuple[str, ...] = ()
+
+
+def production(root: Path | None = None) -> str | None:
+    """The number of the version that is Production now, None if there is none."""
+    with store.opened(root) as client:
+        return aliased(client)
+
+
+def read_gate(root: Path) -> Gate:
+    """The `promote` section of params.yaml; raises InvalidParams."""
+    path = root / "params.yaml"
+    try:
+        return Gate.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))["promote"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise InvalidParams(
+            f"{path} has no section `promote`; add one with max_errors, or restore it with git"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["promote", *map(str, first["loc"])])
+        raise InvalidParams(f"{key} in params.yaml: {first['msg']}; correct it") from error
+
+
+def promote(
+    version: str, root: Path, reason: str | None = None, override: str | None = None
+) -> Promoted:
+    """Make `version` Production, if the gate lets it.
+
+    Args:
+        version: its number, digits only.
+        root: the folder of params.yaml, from which the store is found as well.
+        reason: left as a tag.
+        override: why the gate does not count this time; left as a tag.
+
+    Raises:
+        PromotionRefused: a condition is not met; nothing was changed.
+        VersionNotFound: there is no such version.
+        InvalidParams: params.yaml has no valid `promote` section.
+        RegistryUnreachable, RegistryProblem: the store.
+    """
+    if not (version.isascii() and version.isdigit()):
+        raise RegistryProblem(f"{version!r} is no version number; give digits, like 3")
+    version = str(int(version))
+    gate = read_gate(root)
+    with store.opened(root) as client:
+        get_version(client, version)
+        current = aliased(client)
+        if current == version:
+            return Promoted(version, current, changed=False)
+        broken = _broken_conditions(client, version, current, gate)
+        if broken and override is None:
+            raise PromotionRefused(
+                f"version {version} was not promoted: {'; and '.join(broken)}; "
+                'to promote it all the same, give --override-gate "why"'
+            )
+        before = read_history(client).noticing(current)
+        tags = {
+            "promoted_reason": reason or "none given",
+            "promoted_from": current or "none",
+            "gate": "overridden" if broken else "passed",
+            "gate_override": override if broken and override else "none",
+            "gate_conditions_passed_over": "; ".join(broken) or "none",
+        }
+        _move(client, version, before.promoted(version))
+        _sign(client, version, "promoted", tags)
+    return Promoted(version, current, changed=True, overridden=tuple(broken))
+
+
+def rollback(root: Path, reason: str | None = None) -> Promoted:
+    """Make the version that was Production before the present one Production again.
+
+    Raises:
+        VersionNotFound: there is no earlier one, or no model at all.
+        PromotionRefused: the files of the earlier one are damaged; nothing was changed.
+        RegistryUnreachable, RegistryProblem: the store.
+    """
+    with store.opened(root) as client:
+        if not is_registered(client):
+            raise VersionNotFound(f"{MODEL} is not registered yet; run `dvc repro`")
+        current = aliased(client)
+        before = read_history(client).noticing(current)
+        target = before.target(lambda version: find_version(client, version) is not None)
+        if target is None:
+            raise VersionNotFound(
+                f"there is no earlier {ALIAS} version to return to; promote one by its number"
+            )
+        damage = _damage(get_version(client, target))
+        if damage:
+            raise PromotionRefused(
+                f"did not roll back to version {target}: {damage}; promote another by its number"
+            )
+        _move(client, target, before.rolled_back(target))
+        if current is not None and find_version(client, current) is not None:
+            _sign(client, current, "rolled_back", {"rolled_back_reason": reason or "none given"})
+        tags = {"restored_reason": reason or "none given", "restored_from": current or "none"}
+        _sign(client, target, "restored", tags)
+    return Promoted(target, current, changed=True)
+
+
+def _broken_conditions(
+    client: "MlflowClient", version: str, current: str | None, gate: Gate
+) -> list[str]:
+    """All that speaks against this promotion; empty if nothing does."""
+    found = get_version(client, version)
+    damage = _damage(found)
+    broken = [damage] if damage else []
+    try:
+        candidate = certificate_of(found)
+    except Problem as problem:
+        return [*broken, str(problem)]
+    present = None
+    if current is not None and current != version:
+        try:
+            present = certificate_of(get_version(client, current))
+        except Problem as problem:
+            broken.append(f"there is nothing to compare with: {problem}")
+    return broken + refusals(candidate, present, gate)
+
+
+def _damage(version: "ModelVersion") -> str | None:
+    """What is wrong with the files of a version, if anything is."""
+    try:
+        check_bundle(version)
+    except Problem as problem:
+        return str(problem)
+    return None
+
+
+def _move(client: "MlflowClient", version: str, history: History) -> None:
+    # The alias first: if the history is then not written, the next call sees a promotion by hand.
+    client.set_registered_model_alias(MODEL, ALIAS, version)
+    write_history(client, history)
+
+
+def _sign(client: "MlflowClient", version: str, what: str, tags: dict[str, str]) -> None:
+    """Who and when, besides `tags`, on a version."""
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    for key, value in {f"{what}_at": when, f"{what}_by": who, **tags}.items():
+        client.set_model_version_tag(MODEL, version, key, value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m registry.promote", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("version", nargs="?", help="number of the version to promote")
+    parser.add_argument("--rollback", action="store_true", help="return to the previous one")
+    parser.add_argument("--reason", help="why, left as a tag")
+    parser.add_argument("--override-gate", metavar="WHY", help="promote against the gate")
+    given = parser.parse_args()
+    with reported():
+        if given.rollback == bool(given.version):
+            raise RegistryProblem(
+                "give the number of a version or --rollback: `make promote VERSION=3`, "
+                "`make rollback`"
+            )
+        if given.rollback:
+            done = rollback(Path.cwd(), given.reason)
+        else:
+            done = promote(given.version, Path.cwd(), given.reason, given.override_gate)
+        print(report(done))
+
+
+def report(done: Promoted) -> str:
+    """One sentence on what was done."""
+    if not done.changed:
+        return f"version {done.version} of {MODEL} is {ALIAS} already"
+    before = f"before: version {done.previous}" if done.previous else "there was none before"
+    passed_over = f"; passed over: {'; '.join(done.overridden)}" if done.overridden else ""
+    return f"version {done.version} of {MODEL} is now {ALIAS} ({before}){passed_over}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Where MLflow keeps things: `mlflow.db` and `mlartifacts/` at the repository's root, or a server.
+
+    python -m registry.store        prints the tracking URI
+
+`MLFLOW_TRACKING_URI` switches to a server. Nothing happens at import: MLflow is loaded and
+quietened by `opened`, which every entry point uses.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import RegistryProblem, RegistryUnreachable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# DVC runs queued experiments in copies of the tree below this folder of the main checkout.
+_EXPERIMENT_COPIES = (".dvc", "tmp", "exps")
+
+# MLflow reads these when it is imported. Without the first two a lost server takes minutes to be
+# noticed, the others keep its own messages out of a pipeline's output.
+_MLFLOW_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+# What an MLflow or SQL driver error looks like when the store is not there.
+_LOST = ("Max retries exceeded", "Connection refused", "OperationalError", "timed out")
+
+
+def root(start: Path | None = None) -> Path:
+    """The repository's root: the nearest folder upwards with a pipeline, from `start` or the cwd.
+
+    From a copy that DVC made for an experiment it is the main checkout's, so that every experiment
+    is recorded in one store. Outside of any repository it is the one this file is in.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if any((folder / name).is_file() for name in ("dvc.yaml", "dvc.lock")):
+            return _main_checkout(folder)
+    return _main_checkout(Path(__file__).resolve().parents[1])
+
+
+def default_uri(start: Path | None = None) -> str:
+    """The SQLite store at the root."""
+    return f"sqlite:///{root(start) / 'mlflow.db'}"
+
+
+def tracking_uri(start: Path | None = None) -> str:
+    """`MLFLOW_TRACKING_URI`, or the SQLite store at the root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(start)
+
+
+def artifact_location(start: Path | None = None) -> str | None:
+    """Where a new experiment's files go: beside the SQLite file; None leaves it to the server."""
+    uri = tracking_uri(start)
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+
+
+@contextmanager
+def opened(start: Path | None = None) -> Iterator["MlflowClient"]:
+    """A client of the store, MLflow being loaded and quiet; its failures become one sentence each.
+
+    Raises:
+        RegistryUnreachable: no answer, or the store does not open.
+        RegistryProblem: the store answered with an error, for example a missing permission.
+    """
+    for name, value in _MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow", "alembic"):  # importing MLflow sets levels of its own
+        logging.getLogger(name).setLevel(logging.ERROR)
+    uri = tracking_uri(start)
+    lost = (
+        f"no answer from the MLflow store {uri}; start it, or unset MLFLOW_TRACKING_URI to use the "
+        "store at the repository's root"
+    )
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)  # also sets the variable, which is put back below
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield mlflow.MlflowClient()
+    except (MlflowException, OSError, sqlalchemy.exc.OperationalError) as error:
+        if is_lost(error):
+            raise RegistryUnreachable(lost) from error
+        if not isinstance(error, MlflowException):
+            raise
+        message = str(error).strip().splitlines()[0][:200]
+        raise RegistryProblem(f"the MLflow store {uri} answered: {message}") from error
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # its own way to forget one
+        if given is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = given
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error of MLflow, requests or SQLAlchemy means that the store is not there."""
+    import requests
+    import sqlalchemy.exc
+
+    if isinstance(error, requests.RequestException | sqlalchemy.exc.OperationalError):
+        return True
+    return isinstance(error, ConnectionError) or any(sign in str(error) for sign in _LOST)
+
+
+def _main_checkout(folder: Path) -> Path:
+    parts = folder.parts
+    for index in range(len(parts) - len(_EXPERIMENT_COPIES)):
+        if parts[index : index + len(_EXPERIMENT_COPIES)] == _EXPERIMENT_COPIES:
+            return Path(*parts[:index])
+    return folder
+
+
+if __name__ == "__main__":
+    print(tracking_uri())

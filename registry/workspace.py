@@ -1,0 +1,204 @@
+"""What a finished pipeline left in a folder: the files that `record` projects into MLflow.
+
+`dvc.lock` says what each stage read and wrote. It identifies the run, and the files must be the
+ones it names: a record of anything else would be a false one.
+"""
+
+import hashlib
+import json
+import re
+import subprocess
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from arithmetic import bundle
+from registry.errors import StaleWorkspace
+
+# The stage that records does not identify what it records.
+RECORDING_STAGE = "record"
+# How an operator is written in a metric's name, where MLflow does not accept the character.
+_OPERATOR_NAMES = {"+": "plus", "-": "minus", "*": "times", "×": "times", "/": "over", "÷": "over"}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One finished pipeline.
+
+    Attributes:
+        root: the folder of dvc.lock.
+        stages: what dvc.lock says of each stage but `record`: params, deps, outs.
+        params: `train.seed` and so on, as the stages used them.
+        outs: path to MD5 of every file (or folder) that a stage wrote.
+        bundle_sha256: the model.
+    """
+
+    root: Path
+    stages: dict[str, dict[str, Any]]
+    params: dict[str, Any]
+    outs: dict[str, str]
+    bundle_sha256: str
+
+    @property
+    def run_digest(self) -> str:
+        """SHA-256 of what dvc.lock says of the stages: the identity of a run."""
+        return _digest(self.stages)
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Path to MD5 of the data sets."""
+        return {path: md5 for path, md5 in self.outs.items() if re.fullmatch(r"data/.*\.csv", path)}
+
+    @property
+    def data_digest(self) -> str:
+        """SHA-256 over the data sets' names and MD5s."""
+        return _digest(self.data)
+
+    @property
+    def lock_sha256(self) -> str:
+        """SHA-256 of dvc.lock's bytes."""
+        return hashlib.sha256((self.root / "dvc.lock").read_bytes()).hexdigest()
+
+    def evaluation(self) -> bytes:
+        """The bytes of metrics/evaluation.json."""
+        return (self.root / "metrics" / "evaluation.json").read_bytes()
+
+
+def read(root: Path) -> Workspace:
+    """Read dvc.lock and check the files against it.
+
+    Raises:
+        StaleWorkspace: there is no dvc.lock, a file is missing or differs from it, or params.yaml
+            was edited since.
+        BrokenBundle: the bundle is incomplete.
+    """
+    lock = _yaml(root / "dvc.lock")
+    stages = {
+        name: {
+            "params": flatten(_params_of(entry)),
+            "deps": {dep["path"]: _hash_of(dep) for dep in entry.get("deps", [])},
+            "outs": {out["path"]: _hash_of(out) for out in entry.get("outs", [])},
+        }
+        for name, entry in lock.get("stages", {}).items()
+        if name != RECORDING_STAGE
+    }
+    params = {key: value for stage in stages.values() for key, value in stage["params"].items()}
+    outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
+    present = flatten(_yaml(root / "params.yaml"))
+    for key, used in params.items():
+        if present.get(key) != used:
+            raise StaleWorkspace(
+                f"{key} is {present.get(key)!r} in params.yaml and dvc.lock was made with "
+                f"{used!r}; run `dvc repro`"
+            )
+    for path, md5 in outs.items():
+        _check(root, path, md5)
+    needed = ["metrics/evaluation.json", "metrics/history.csv"]
+    for path in needed:
+        if not (root / path).is_file():
+            raise StaleWorkspace(f"{path} is missing; run `dvc repro`")
+    return Workspace(root, stages, params, outs, bundle.digest(root / "bundle"))
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"seed": 1}}` to `{"train.seed": 1}`; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def metrics(nested: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a metrics file under names that MLflow accepts: `by_operation.plus.errors`."""
+    found: dict[str, float] = {}
+    for key, value in nested.items():
+        name = prefix + _metric_name(key)
+        if isinstance(value, dict):
+            found |= metrics(value, f"{name}.")
+        elif isinstance(value, bool | int | float):
+            found[name] = float(value)
+    return found
+
+
+def git_state(root: Path) -> dict[str, str]:
+    """`git_commit` and `git_dirty` (yes or no) as tags; `none` and `unknown` outside of git."""
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return {"git_commit": "none", "git_dirty": "unknown"}
+    return {
+        "git_commit": commit,
+        "git_dirty": "yes" if _git(root, "status", "--porcelain") else "no",
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git, or no repository: said so by the tag
+    return done.stdout.strip()
+
+
+def _metric_name(key: str) -> str:
+    if key in _OPERATOR_NAMES:
+        return _OPERATOR_NAMES[key]
+    return re.sub(
+        r"[^\w. -]", lambda match: unicodedata.name(match[0], "x").lower().replace(" ", "_"), key
+    )
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StaleWorkspace(
+            f"{path.name} cannot be read in {path.parent} ({error.strerror}); run `dvc repro` in "
+            "the repository's root"
+        ) from error
+    except yaml.YAMLError as error:
+        raise StaleWorkspace(f"{path.name} is no YAML; restore it with git") from error
+    return content or {}
+
+
+def _params_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """A stage's params, of whichever file they come from."""
+    return {key: value for file in entry.get("params", {}).values() for key, value in file.items()}
+
+
+def _hash_of(entry: dict[str, Any]) -> str:
+    return str(entry[entry.get("hash", "md5")])
+
+
+def _check(root: Path, path: str, md5: str) -> None:
+    place = root / path
+    if not place.exists():
+        raise StaleWorkspace(f"{path} is missing; run `dvc repro`, or `dvc checkout {path}`")
+    if _md5(place) != md5:
+        raise StaleWorkspace(f"{path} differs from dvc.lock; run `dvc repro`")
+
+
+def _md5(path: Path) -> str:
+    """As DVC computes it: of a file's bytes, or of the listing of a folder."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    listing = [
+        {"md5": _md5(file), "relpath": file.relative_to(path).as_posix()}
+        for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).parts)
+        if file.is_file()
+    ]
+    listing.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(listing, sort_keys=True).encode()
+    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

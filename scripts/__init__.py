@@ -1,0 +1,1 @@
+"""What `make` runs: thin programs over the rooms of the house."""

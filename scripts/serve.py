@@ -1,0 +1,42 @@
+"""make serve: the service in the foreground, over a loopback MLflow server where none is named.
+
+PORT (8000), MODEL_URI and MLFLOW_TRACKING_URI come from the environment.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from arithmetic.errors import Problem, reported
+from registry import store
+from scripts.tracking_server import tracking_server
+
+
+def main() -> int:
+    root = Path.cwd()
+    # Ended from outside, the blocks below must still be left: they end the server.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with reported(), contextlib.ExitStack() as stack:
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if not uri:
+            if not (store.root(root) / "mlflow.db").exists():
+                raise Problem("there is no mlflow.db yet, so nothing to serve; type `make run`")
+            uri = stack.enter_context(tracking_server(store.root(root)))
+            print(f"serve: MLflow server over the local store on {uri}", flush=True)
+        command = [sys.executable, "-m", "serving"]
+        process = subprocess.Popen(command, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return process.wait()  # the terminal has told the service as well
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The serving process, started and ended by other programs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from arithmetic.errors import Problem
+
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+
+@contextmanager
+def service(root: Path, tracking_uri: str, port: int, log: Path) -> Iterator[str]:
+    """`python -m serving` on loopback for as long as the block lasts; yields its address.
+
+    Raises:
+        Problem: it ended or loaded no model in time; the sentence says why and where the log is.
+    """
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+    }
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving"],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_until_ready(process, address, log)
+            yield address
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    reason = "it does not answer"
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if get(f"{address}/health")["model_loaded"]:
+                return
+        except urllib.error.HTTPError as error:
+            reason = str(json.load(error).get("reason"))
+        except OSError:
+            pass  # not listening yet; the deadline decides
+        time.sleep(0.1)
+    raise Problem(f"the service on {address} loaded no model ({reason}); see {log}")
+
+
+def get(url: str) -> dict[str, Any]:
+    """GET and parse JSON."""
+    with urllib.request.urlopen(url, timeout=10) as response:
+        result: dict[str, Any] = json.load(response)
+    return result
+
+
+def ask(address: str, equation: str) -> dict[str, Any]:
+    """POST /predict."""
+    request = urllib.request.Request(
+        f"{address}/predict",
+        json.dumps({"equation": equation}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        result: dict[str, Any] = json.load(response)
+    return result

@@ -1,0 +1,110 @@
+"""A real `mlflow server` for as long as a `with` block lasts.
+
+The service cannot open SQLite: it talks to a server. On one machine that is a server over the store
+in the repository, which this module starts and ends.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from arithmetic.errors import Problem
+
+START_SECONDS = 90.0
+STOP_SECONDS = 10.0
+
+
+def free_port(host: str) -> int:
+    """A port of `host` that nothing listens on; raises Problem if `host` is not this machine's."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise Problem(f"cannot listen on {host} ({error.strerror})") from error
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def tracking_server(
+    root: Path, host: str = "127.0.0.1", known_as: Sequence[str] = ()
+) -> Iterator[str]:
+    """Serve `root/mlflow.db` and `root/mlartifacts` on a free port; yields `http://host:port`.
+
+    Args:
+        root: the folder with the store.
+        host: an address of this machine; loopback unless a container has to reach it.
+        known_as: further host names by which clients call it (the server checks the Host header).
+
+    Raises:
+        Problem: the server does not start; the sentence ends with its last words.
+    """
+    port = free_port(host)
+    names = ["localhost", "127.0.0.1", host, *known_as]
+    command = [
+        sys.executable, "-m", "mlflow", "server",
+        "--host", host, "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{root.resolve() / 'mlflow.db'}",
+        "--artifacts-destination", str(root.resolve() / "mlartifacts"),
+        "--allowed-hosts", ",".join(f"{name}:{port}" for name in names),
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Its job runner is seven processes for features of language-model tracing.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    with tempfile.TemporaryFile() as log:
+        # A session of its own: mlflow starts workers, and all of them are to be ended together.
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=root,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            url = f"http://{host}:{port}"
+            if not _answers(f"{url}/health", server):
+                log.seek(0)
+                last = log.read().decode(errors="replace").strip().splitlines()[-5:]
+                raise Problem(f"the MLflow server on {url} did not start: {' | '.join(last)}")
+            yield url
+        finally:
+            _end(server)
+
+
+def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:
+    """Wait until `url` answers; False if the server ended or time ran out."""
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return True
+        except OSError:  # URLError among them: not listening yet
+            time.sleep(0.2)
+    return False
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End the server with its workers; by force if it takes longer than STOP_SECONDS."""
+    for request in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, request)
+        except ProcessLookupError:
+            break
+        try:
+            server.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    server.wait()

@@ -1,0 +1,102 @@
+"""The HTTP face: POST /predict, GET /health, /docs."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, HTTPException, Response
+from fastapi.exceptions import RequestValidationError
+
+from arithmetic.errors import InvalidEquation
+from registry.pull import pull
+from serving.live import Live, Puller
+from serving.schemas import Health, Prediction, Question, Unavailable
+from serving.settings import Settings
+
+DESCRIPTION = """A tiny Transformer answers integer arithmetic, character by character.
+
+The version behind the alias `Production` of an MLflow registry is served; `/health` says which."""
+
+
+# How long starting waits for the registry before it listens without a model.
+FIRST_ATTEMPT_SECONDS = 5.0
+
+
+def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
+    """The application; loading begins when it starts. `pull` brings a version to this disk."""
+    live = Live(settings, pull)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(live.load())
+        # A moment's patience, so that a healthy service starts with its model loaded.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(live.tried.wait(), FIRST_ATTEMPT_SECONDS)
+        if loading.done():
+            loading.result()  # a bug in loading stops the start
+        yield
+        loading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await loading
+
+    app = FastAPI(title="arithmetic-lm", description=DESCRIPTION, lifespan=lifespan)
+
+    @app.post("/predict", responses={503: {"model": Unavailable}})
+    async def predict(question: Question) -> Prediction:
+        """Answer one equation. 422 says why an equation is refused."""
+        started = time.perf_counter()
+        served = live.served
+        if served is None:
+            raise HTTPException(503, f"no model is loaded: {live.reason or 'still loading'}")
+        try:
+            equation = served.grammar.parse(question.equation)
+        except InvalidEquation as problem:
+            raise refused(question.equation, problem) from problem
+        answer = await served.batcher.answer(equation)
+        return Prediction(
+            equation=question.equation,
+            predicted_answer=answer.text,
+            full_output=question.equation + answer.text,
+            latency_ms=round((time.perf_counter() - started) * 1e3, 3),
+            model_version=served.version,
+        )
+
+    @app.get("/health", responses={503: {"model": Health}})
+    async def health(response: Response) -> Health:
+        """What is served. 503 while no model is loaded."""
+        served = live.served
+        if served is None:
+            response.status_code = 503
+            return Health(
+                status="unavailable" if live.reason else "loading",
+                model_loaded=False,
+                model_uri=settings.model_uri,
+                reason=live.reason,
+            )
+        return Health(
+            status="ok",
+            model_loaded=True,
+            model_uri=settings.model_uri,
+            model_name=served.name,
+            model_version=served.version,
+            bundle_sha256=served.bundle_sha256,
+            operations=list(served.grammar.operations),
+            max_operand=served.grammar.max_operand,
+        )
+
+    return app
+
+
+def refused(text: str, problem: InvalidEquation) -> RequestValidationError:
+    """The grammar's refusal in the form of FastAPI's own 422."""
+    return RequestValidationError(
+        [
+            {
+                "type": "invalid_equation",
+                "loc": ("body", "equation"),
+                "msg": str(problem),
+                "input": text,
+            }
+        ]
+    )

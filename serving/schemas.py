@@ -1,0 +1,64 @@
+"""What goes over the wire."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Question(BaseModel):
+    """The body of POST /predict. What an equation may be is the model's grammar's business."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"equation": "951+11="}]}
+    )
+
+    equation: str = Field(
+        max_length=64, description="Two numbers with an operator between them and a final `=`."
+    )
+
+
+class Prediction(BaseModel):
+    """The model's answer. `predicted_answer` is its own words, right or wrong."""
+
+    model_config = ConfigDict(
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {
+                    "equation": "951+11=",
+                    "predicted_answer": "962",
+                    "full_output": "951+11=962",
+                    "latency_ms": 0.41,
+                    "model_version": "3",
+                }
+            ]
+        },
+    )
+
+    equation: str = Field(description="The question as it was asked.")
+    predicted_answer: str
+    full_output: str = Field(description="The question with its answer.")
+    latency_ms: float = Field(description="From the parsed request to the answer, milliseconds.")
+    model_version: str = Field(description="The registered version that answered.")
+
+
+class Health(BaseModel):
+    """What is being served. `status` is `ok` only while a model is loaded."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: Literal["ok", "loading", "unavailable"]
+    model_loaded: bool
+    model_uri: str
+    model_name: str | None = None
+    model_version: str | None = None
+    bundle_sha256: str | None = None
+    operations: list[str] | None = None
+    max_operand: int | None = None
+    reason: str | None = Field(default=None, description="Why no model is loaded.")
+
+
+class Unavailable(BaseModel):
+    """The body of a 503."""
+
+    detail: str

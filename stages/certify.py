@@ -1,0 +1,148 @@
+"""Certify equations without generating: one teacher-forced pass over the references.
+
+Fed a reference sequence, a model that prefers the right next token at every position would have
+generated that very sequence: greedy decoding needs no second opinion. So one forward pass proves
+an equation, and only what fails it has to be decoded. The margin of an equation is the smallest
+lead, in logits, of the right token over its best rival; it is negative where the pass fails, and
+a large smallest margin means that no rounding of another engine can change an answer.
+
+Work is cut into shards of constant size, so the result does not depend on the number of cores.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from arithmetic import layouts
+from arithmetic.config import load_config
+from arithmetic.decoding import GreedyDecoder
+from arithmetic.engine import Engine
+from stages.torch_setup import single_threaded
+from stages.weights import load_model
+
+SHARD = 50_000
+BATCH = 1_000
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Equations of one operation: operands [N], int64."""
+
+    operation: str
+    operand_1: np.ndarray
+    operand_2: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.operand_1)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "Equations":
+        return Equations(self.operation, self.operand_1[rows], self.operand_2[rows])
+
+    def split(self, size: int) -> Iterator["Equations"]:
+        """Consecutive pieces of at most `size`."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+
+class Prover:
+    """One process's model: margins by the pass, generated ids by decoding and by the graph."""
+
+    def __init__(self, bundle: Path):
+        single_threaded()
+        grammar = load_config(bundle).grammar
+        self.digits = grammar.digits
+        self.prompt = layouts.prompt_length(self.digits)
+        self.model = load_model(bundle)
+        tokens = layouts.max_generated(grammar.operations, self.digits)
+        self.decoder = GreedyDecoder(self.model, tokens).eval()
+        self.engine = Engine(bundle)
+
+    @torch.no_grad()
+    def margins(self, equations: Equations) -> np.ndarray:
+        """Smallest lead of the right token over its best rival: [N] float32."""
+        results = []
+        for part in equations.split(BATCH):
+            ids = torch.from_numpy(self._sequences(part)).long()
+            logits = self.model(ids[:, :-1], first_logit=self.prompt - 1)
+            right = ids[:, self.prompt :, None]
+            lead = logits.gather(-1, right).squeeze(-1)
+            best_rival = logits.scatter(-1, right, float("-inf")).amax(-1)
+            results.append((lead - best_rival).amin(1).numpy())
+        return np.concatenate(results)
+
+    def decode(self, equations: Equations) -> np.ndarray:
+        """Generated ids [N, T] by greedy decoding with the key-value cache."""
+        return self._generated(
+            equations, lambda prompts: self.decoder(torch.from_numpy(prompts)).numpy()
+        )
+
+    def graph(self, equations: Equations) -> np.ndarray:
+        """Generated ids [N, T] by the serving graph."""
+        return self._generated(equations, self.engine.generate)
+
+    def _generated(
+        self, equations: Equations, generate: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        parts = [
+            generate(
+                layouts.prompts(part.operation, part.operand_1, part.operand_2, self.digits).astype(
+                    np.int64
+                )
+            )
+            for part in equations.split(BATCH)
+        ]
+        return np.concatenate(parts).astype(np.uint8)
+
+    def _sequences(self, part: Equations) -> np.ndarray:
+        return layouts.sequences(part.operation, part.operand_1, part.operand_2, self.digits)
+
+
+_prover: Prover | None = None  # one a worker process, made by its initializer
+
+
+def _start(bundle: Path) -> None:
+    global _prover
+    _prover = Prover(bundle)
+
+
+def _work(method: str, equations: Equations) -> np.ndarray:
+    assert _prover is not None
+    result: np.ndarray = getattr(_prover, method)(equations)
+    return result
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Provers:
+    """A pool of `Prover` processes, one a core; use as a context manager."""
+
+    def __init__(self, bundle: Path, processes: int):
+        # Built once here first, so that a broken bundle is one clear error and not a broken pool.
+        Prover(bundle)
+        self._pool = ProcessPoolExecutor(
+            processes, get_context("spawn"), initializer=_start, initargs=(bundle,)
+        )
+
+    def __enter__(self) -> "Provers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, method: str, equations: Equations, size: int = SHARD) -> np.ndarray:
+        """`margins`, `decode` or `graph` of `Prover` over all equations, in their order."""
+        shards = list(equations.split(size))
+        if not shards:
+            return np.empty(0)
+        return np.concatenate(list(self._pool.map(_work, [method] * len(shards), shards)))

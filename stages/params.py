@@ -1,0 +1,233 @@
+"""params.yaml as typed, frozen values, validated as a whole before any stage works.
+
+One section a stage plus the model's. Every field says what it means; a constraint that one field
+can break stands at the field, one that needs several stands in `Params._possible`.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from arithmetic import layouts
+from arithmetic.config import ModelConfig
+from arithmetic.errors import InvalidParams
+from arithmetic.gate import Gate
+from arithmetic.grammar import OPERATIONS, Grammar
+from arithmetic.tokenizer import VOCABULARY_SIZE
+
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Generate(Section):
+    """The domain and the data drawn from it.
+
+    Attributes:
+        seed: of the sampling.
+        operations: operators of the domain.
+        max_operand: operands go from 0 to this.
+        train_size, validation_size, test_size: equations in each split.
+        cascade_share: share of digit pairs on the edge of a carry or borrow (9+0, 8+1, …; 4-4).
+        zeros_and_nines_share: share of digit pairs heavy in 0 and 9.
+    """
+
+    seed: Seed
+    operations: list[str]
+    max_operand: Annotated[int, Field(ge=1, le=999_999)]
+    train_size: Count
+    validation_size: Count
+    test_size: Count
+    cascade_share: Share
+    zeros_and_nines_share: Share
+
+    @property
+    def grammar(self) -> Grammar:
+        return Grammar(tuple(self.operations), self.max_operand)
+
+
+class Model(Section):
+    """The model's shape.
+
+    Attributes:
+        d_model: width of the residual stream.
+        layers, heads: of the Transformer.
+        mlp_ratio: hidden width of the MLP over d_model.
+    """
+
+    d_model: Count
+    layers: Count
+    heads: Count
+    mlp_ratio: Count
+
+
+class Train(Section):
+    """The optimisation.
+
+    Attributes:
+        seed: of initialisation and batch order.
+        batch_size: equations a step.
+        warmup_steps, flat_steps, decay_steps: learning-rate schedule; their sum is the training.
+        muon_learning_rate, muon_momentum: for the matrices inside the blocks.
+        adamw_learning_rate: for embeddings, norms, biases and head.
+        gradient_clip: largest norm of all gradients together.
+        validate_every: steps between validations.
+        early_stopping_patience: stop after so many validations without a better validation loss.
+    """
+
+    seed: Seed
+    batch_size: Count
+    warmup_steps: NotNegative
+    flat_steps: NotNegative
+    decay_steps: NotNegative
+    muon_learning_rate: Rate
+    muon_momentum: Annotated[float, Field(ge=0, lt=1)]
+    adamw_learning_rate: Rate
+    gradient_clip: Rate
+    validate_every: Count
+    early_stopping_patience: Count
+
+    @property
+    def steps(self) -> int:
+        return self.warmup_steps + self.flat_steps + self.decay_steps
+
+
+class Export(Section):
+    """The serving graph.
+
+    Attributes:
+        opset: version of the ONNX operator set.
+    """
+
+    opset: Annotated[int, Field(ge=14, le=20)]
+
+
+class Evaluate(Section):
+    """The proof.
+
+    Attributes:
+        seed: of the random sample.
+        lowest_margins: equations of smallest margin that are really decoded.
+        random_sample: equations that are really decoded besides.
+    """
+
+    seed: Seed
+    lowest_margins: NotNegative
+    random_sample: NotNegative
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    generate: Generate
+    model: Model
+    train: Train
+    export: Export
+    evaluate: Evaluate
+    promote: Gate
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Params":
+        generate, model, train = self.generate, self.model, self.train
+        for operation in generate.operations:
+            if operation not in OPERATIONS:
+                raise ValueError(
+                    f"generate.operations names {operation!r}; choose from {' '.join(OPERATIONS)}"
+                )
+        if not generate.operations or len(set(generate.operations)) != len(generate.operations):
+            raise ValueError("generate.operations must name each operation once, and at least one")
+        if generate.cascade_share + generate.zeros_and_nines_share > 1:
+            raise ValueError(
+                "generate.cascade_share and generate.zeros_and_nines_share add up to more than 1; "
+                "lower one of them"
+            )
+        if model.d_model % model.heads:
+            raise ValueError(
+                f"model.d_model ({model.d_model}) is not a multiple of model.heads "
+                f"({model.heads}); change one of them"
+            )
+        if train.steps < 1:
+            raise ValueError(
+                "train.warmup_steps, train.flat_steps and train.decay_steps add up to 0; "
+                "give at least one step"
+            )
+        if train.batch_size > generate.train_size:
+            raise ValueError(
+                f"train.batch_size ({train.batch_size}) exceeds generate.train_size "
+                f"({generate.train_size}); lower the batch or generate more"
+            )
+        return self
+
+    @property
+    def model_shape(self) -> ModelConfig:
+        """The shape with what follows from the domain: vocabulary and sequence length."""
+        grammar = self.generate.grammar
+        generated = layouts.max_generated(grammar.operations, grammar.digits)
+        return ModelConfig(
+            vocabulary=VOCABULARY_SIZE,
+            # END is predicted, never read, so a sequence is one shorter than it is long.
+            max_length=layouts.prompt_length(grammar.digits) + generated - 1,
+            d_model=self.model.d_model,
+            layers=self.model.layers,
+            heads=self.model.heads,
+            mlp_ratio=self.model.mlp_ratio,
+        )
+
+
+def load(path: Path) -> Params:
+    """Read and validate `path`.
+
+    Raises:
+        InvalidParams: one sentence naming the key and the mend.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidParams(f"{path} cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise InvalidParams(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return validate(content, str(path))
+
+
+def validate(content: Any, source: str = "params.yaml") -> Params:
+    """Params from parsed YAML; raises InvalidParams."""
+    if not isinstance(content, dict):
+        raise InvalidParams(f"{source} must hold sections (generate, model, train, …)")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise InvalidParams(f"{source}: {_sentence(error.errors()[0])}") from error
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """One pydantic error as cause and mend."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        *section, name = error["loc"]
+        known = _keys(section)
+        close = difflib.get_close_matches(str(name), known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
+        return f"unknown key {key}; {hint}"
+    if error["type"] == "missing":
+        return f"key {key} is missing; add it"
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key} is {error['input']!r}, but {message}; change it"
+
+
+def _keys(section: list[int | str]) -> list[str]:
+    model: Any = Params
+    for name in section:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)

@@ -1,0 +1,133 @@
+"""The proof: the pass agrees with decoding, and every kind of failure is counted."""
+
+import stages  # noqa: F401, I001
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from arithmetic import bundle, layouts
+from arithmetic.config import load_config
+from arithmetic.grammar import Grammar
+from arithmetic.tokenizer import END, IDS
+from stages.certify import Equations, Prover, Provers
+from stages.evaluate import Tally, answer_range, evaluate, read_equations
+from stages.export import export
+from stages.params import validate
+from tests.conftest import small_params
+
+PARAMS = validate(small_params()).evaluate
+
+
+def whole_domain(folder, operation) -> Equations:
+    return Equations(operation, *load_config(folder).grammar.equations(operation))
+
+
+def test_the_pass_decoding_and_the_graph_agree_on_every_equation(tiny_bundle):
+    """Three ways to the same verdict, on a model that is right on some and wrong on others."""
+    prover = Prover(tiny_bundle)
+    verdicts = []
+    for operation in "+-":
+        equations = whole_domain(tiny_bundle, operation)
+        margins, decoded = prover.margins(equations), prover.decode(equations)
+        assert (prover.graph(equations) == decoded).all()
+        reference = layouts.sequences(
+            operation, equations.operand_1, equations.operand_2, prover.digits
+        )[:, prover.prompt :]
+        assert ((decoded == reference).all(1) == (margins > 0)).all()
+        verdicts += (margins > 0).tolist()
+    assert any(verdicts)
+    assert not all(verdicts), "an exact model would make this test blind: train it less"
+
+
+def test_the_number_of_processes_changes_nothing(tiny_bundle):
+    equations = whole_domain(tiny_bundle, "-")
+    with Provers(tiny_bundle, 1) as one, Provers(tiny_bundle, 2) as two:
+        for method in ("margins", "decode"):
+            assert (one.run(method, equations, 7) == two.run(method, equations, 7)).all()
+
+
+def test_the_report_counts_every_equation_once(pipeline):
+    report = json.loads((pipeline / "metrics" / "evaluation.json").read_text())
+    assert report["equations"] == 200
+    assert report["domain"] == {"operations": ["+", "-"], "max_operand": 9}
+    assert report["complete"] is True
+    for part in (report, report["test"]):
+        for groups in (part["by_operation"], part["by_answer_length"]):
+            assert sum(group["equations"] for group in groups.values()) == part["equations"]
+            assert sum(group["errors"] for group in groups.values()) == part["errors"]
+    assert report["test"]["equations"] == 20
+    assert report["never_trained_on"]["equations"] == 200 - 120
+    assert report["decoding_differs_from_pass"] == 0
+    assert report["graph_differs_from_decoding"] == 0
+    assert report["bundle_sha256"] == bundle.digest(pipeline / "bundle")
+
+
+def test_errors_are_those_of_decoding_everything(pipeline):
+    """The shortcut's count is the plain count."""
+    report = json.loads((pipeline / "metrics" / "evaluation.json").read_text())
+    folder = pipeline / "bundle"
+    prover = Prover(folder)
+    errors = 0
+    for operation, sign in (("+", 1), ("-", -1)):
+        equations = whole_domain(folder, operation)
+        exact = equations.operand_1 + sign * equations.operand_2
+        for row, right in zip(prover.decode(equations), exact, strict=True):
+            answer = layouts.read_answer(operation, row, prover.digits)
+            errors += answer.text != str(right) or not answer.ended
+    assert report["errors"] == errors
+
+
+def test_a_broken_model_is_reported_and_not_hidden(tiny_bundle, pipeline):
+    """Scrambled weights: no calculator stands behind the answers, so they become wrong."""
+    path = tiny_bundle / "weights.safetensors"
+    weights = {name: tensor.flip(0) for name, tensor in load_file(path).items()}
+    save_file(weights, path)
+    (tiny_bundle / "decoder.onnx").write_bytes(export(tiny_bundle, opset=17))
+    grammar = load_config(tiny_bundle).grammar
+    data = pipeline / "data"
+    report = evaluate(
+        tiny_bundle,
+        read_equations(data / "test.csv", grammar),
+        read_equations(data / "train.csv", grammar),
+        PARAMS,
+    )
+    assert report["errors"] > 150
+    assert report["smallest_margin"] < 0
+    assert len(report["first_failures"]) == 100
+    assert report["test"]["exact_match"] < 0.5
+
+
+def judged(answer: list[int], end: int) -> Tally:
+    """One sum, 1+1=, answered by these two answer tokens and this last token."""
+    tally = Tally()
+    one = np.array([1])
+    tally.add("+", np.array([1]))
+    generated = np.array([[0, 2, *answer, end]])
+    tally.judge(Equations("+", one, one), generated, ["2"], Grammar(("+",), 9))
+    return tally
+
+
+@pytest.mark.parametrize(
+    ("answer", "end", "kind"),
+    [
+        ([2, 0], END, None),
+        ([3, 0], END, "errors"),
+        ([IDS["="], 0], END, "hallucinations"),
+        ([2, 0], 0, "infinite_generation"),
+        ([9, 9], END, "out_of_range"),
+    ],
+)
+def test_each_kind_of_failure_is_counted_as_itself(answer, end, kind):
+    report = judged(answer, end).report()
+    kinds = ("hallucinations", "infinite_generation", "out_of_range")
+    assert {name: report[name] for name in kinds} == {name: int(name == kind) for name in kinds}
+    assert report["errors"] == int(kind is not None)
+
+
+def test_answer_ranges_follow_from_the_domain():
+    grammar = Grammar(("+", "-"), 999)
+    assert answer_range("+", grammar) == (0, 1998)
+    assert answer_range("-", grammar) == (-999, 999)

@@ -1,0 +1,22 @@
+"""The serving graph: the same bytes each time, and nothing of this machine in them."""
+
+import stages  # noqa: F401, I001
+
+import onnx
+
+from stages.export import export
+
+
+def test_the_same_weights_give_the_same_bytes_as_the_pipeline(tiny_bundle):
+    """Another process, another folder, the same bytes."""
+    assert export(tiny_bundle, opset=17) == (tiny_bundle / "decoder.onnx").read_bytes()
+
+
+def test_the_graph_names_no_file_and_no_moment(tiny_bundle):
+    content = (tiny_bundle / "decoder.onnx").read_bytes()
+    assert b".py" not in content
+    assert b"site-packages" not in content
+    assert str(tiny_bundle).encode() not in content
+    model = onnx.load_from_string(content)
+    assert not model.metadata_props
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)

@@ -1,0 +1,71 @@
+"""Every figure of the README stands in a file that a command wrote, and every name in it exists."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def read(name: str) -> dict:
+    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
+def row(beginning: str) -> str:
+    """The second cell of the results table's row that begins so."""
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {beginning}")]
+    return line.split("|")[2].strip().strip("*")
+
+
+def test_the_errors_are_those_of_the_evaluation():
+    evaluation = read("metrics/evaluation.json")
+    assert row("wrong answers") == f"{evaluation['errors']:,} of {evaluation['equations']:,}"
+    assert row("smallest lead") == f"{evaluation['smallest_margin']} logits"
+    test = evaluation["test"]
+    assert row("exact match on") == f"{test['exact_match']:.2%} of {test['equations']:,}".replace(
+        "%", " %"
+    )
+
+
+def test_the_parameters_are_those_of_the_training():
+    assert row("parameters") == f"{read('metrics/training.json')['parameters']:,}"
+
+
+def test_the_seconds_are_those_of_the_benchmark():
+    figures = read("benchmarks/results/pipeline.json")
+    assert row("the whole pipeline") == f"{figures['seconds']:.0f} s"
+    assert figures["lock_and_outputs_unchanged"] is True
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) < 150
+
+
+def test_every_make_target_it_names_exists_and_has_a_script():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    documents = [README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")]
+    for document in documents:
+        named = set(re.findall(r"`make ([a-z-]+)", document))
+        named |= set(re.findall(r"^make ([a-z-]+)", document, re.MULTILINE))
+        assert named <= targets
+    for module in re.findall(r"python -m ([a-z_.]+)", makefile):
+        if module != "pytest":
+            assert (ROOT / f"{module.replace('.', '/')}.py").is_file() or (
+                ROOT / module.replace(".", "/") / "__main__.py"
+            ).is_file(), module
+
+
+@pytest.mark.parametrize("room", ["arithmetic", "stages", "registry", "serving", "scripts"])
+def test_the_tree_names_every_module(room):
+    for path in (ROOT / room).glob("[a-z]*.py"):
+        assert re.search(rf"\b{path.stem}\b", README), f"{room}/{path.name} is not in the README"
+
+
+def test_the_served_operations_stand_in_params():
+    """The domain that the README claims is the domain of params.yaml."""
+    domain = read("metrics/evaluation.json")["domain"]
+    assert domain == {"operations": ["+", "-"], "max_operand": 999}

@@ -1,0 +1,327 @@
+"""registry.record: files to one run and one version, however often and however interrupted."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from registry import BUNDLE_TAG, EXPERIMENT, MODEL, projection, record, store, workspace
+from registry.errors import RegistryUnreachable, StaleWorkspace
+from tests import registry_fixtures
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Killed while the model's files are uploaded: a run and a model exist, neither is complete.
+KILLED_IN_UPLOAD = """
+import os, pathlib
+from mlflow import MlflowClient
+from registry import record
+MlflowClient.log_model_artifacts = lambda *_, **__: os._exit(9)
+record.record(pathlib.Path.cwd())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+
+
+@pytest.fixture
+def root(pipeline: Path, tmp_path: Path) -> Path:
+    return registry_fixtures.fresh(pipeline, tmp_path)
+
+
+def client_of(root: Path) -> MlflowClient:
+    return MlflowClient(store.default_uri(root))
+
+
+def experiment_id(root: Path) -> str:
+    found = client_of(root).get_experiment_by_name(EXPERIMENT)
+    assert found is not None
+    return str(found.experiment_id)
+
+
+def runs(root: Path) -> list[Any]:
+    return list(client_of(root).search_runs([experiment_id(root)]))
+
+
+def versions(root: Path) -> list[Any]:
+    return list(client_of(root).search_model_versions(f"name = '{MODEL}'"))
+
+
+def test_a_finished_pipeline_is_recorded_whole(root: Path) -> None:
+    """`mlflow ui` compares runs by these: every param, curve, figure, data set, picture and tag."""
+    done = record.record(root)
+    assert (done.new_run, done.new_version) == (True, True)
+    client = client_of(root)
+    run = client.get_run(done.run_id)
+    assert run.info.status == "FINISHED"
+
+    found = workspace.read(root)
+    assert found.params
+    assert set(run.data.params) == set(found.params)
+    evaluation = json.loads((root / "metrics" / "evaluation.json").read_text())
+    assert run.data.metrics["errors"] == evaluation["errors"]
+    plus = evaluation["by_operation"]["+"]["exact_match"]
+    assert run.data.metrics["by_operation.plus.exact_match"] == plus
+    assert run.data.metrics["test.exact_match"] == evaluation["test"]["exact_match"]
+    history = (root / "metrics" / "history.csv").read_text().splitlines()
+    curve = client.get_metric_history(done.run_id, "learning_rate")
+    assert len({point.step for point in curve}) == len(history) - 1
+
+    assert run.inputs is not None
+    names = {dataset.dataset.name for dataset in run.inputs.dataset_inputs}
+    assert names == {"train", "validation", "test"}
+    digests = {dataset.dataset.digest for dataset in run.inputs.dataset_inputs}
+    assert digests == set(found.data.values())
+
+    tags = run.data.tags
+    assert tags["run_digest"] == found.run_digest
+    assert tags[BUNDLE_TAG] == done.bundle_sha256 == found.bundle_sha256
+    for name in ("git_commit", "git_dirty", "data_digest", "dvc_lock_sha256"):
+        assert tags[name]
+
+    files = {item.path for item in client.list_artifacts(done.run_id)}
+    assert {"dvc.lock", "params.yaml", "metrics", "plots"} <= files
+    pictures = {item.path for item in client.list_artifacts(done.run_id, "plots")}
+    assert pictures == {"plots/exact_match_by_length.png", "plots/loss_curve.png"}
+
+    [version] = versions(root)
+    assert version.tags[BUNDLE_TAG] == done.bundle_sha256
+    assert json.loads(version.tags["certificate"])["run_id"] == done.run_id
+    stored = [path.name for path in (root / "mlartifacts").rglob("*")]
+    assert "decoder.onnx" in stored
+    assert not [name for name in stored if name.endswith((".pkl", ".pickle", ".pyc"))]
+    assert "model.py" not in stored, "the version carries training code"
+
+
+def test_recording_again_adds_nothing_and_says_so_in_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`record` runs at every `dvc repro`; and MLflow's own messages stay out of the pipeline's."""
+    monkeypatch.chdir(root)
+    record.main()
+    first = capfd.readouterr()
+    record.main()
+    second = capfd.readouterr()
+    assert first.err == second.err == ""
+    assert len(first.out.splitlines()) == len(second.out.splitlines()) == 1
+    assert "version 1" in first.out
+    assert second.out.startswith("already recorded")
+    assert len(runs(root)) == len(versions(root)) == 1
+
+
+@pytest.mark.parametrize("step", ["fill", "log_model", "version", "end"])
+def test_an_interrupted_recording_is_completed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Ctrl-C at any moment: no second run, no version without its digest, no doubled points."""
+    place: Any = projection if step in ("fill", "log_model") else MlflowClient
+    name = {"version": "create_model_version", "end": "set_terminated"}.get(step, step)
+    original = getattr(place, name)
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        if step == "fill":
+            original(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            record.record(root)
+    done = record.record(root)
+
+    assert [run.info.run_id for run in runs(root)] == [done.run_id]
+    [version] = versions(root)
+    assert version.tags[BUNDLE_TAG] == done.bundle_sha256
+    points = client_of(root).get_metric_history(done.run_id, "learning_rate")
+    assert len(points) == len({point.step for point in points})
+    assert len(client_of(root).search_logged_models([experiment_id(root)])) == 1
+    assert not record.record(root).new_run
+
+
+def test_a_killed_recording_is_completed(root: Path) -> None:
+    """As above with a process that had no chance to tidy up."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_UPLOAD], cwd=root, env=environment)
+    assert killed.returncode == 9
+    done = record.record(root)
+    assert [run.info.run_id for run in runs(root)] == [done.run_id]
+    [model] = client_of(root).search_logged_models([experiment_id(root)])
+    assert model.status == "READY"
+    assert len(versions(root)) == 1
+
+
+def test_recordings_at_the_same_time_wait_for_each_other(root: Path) -> None:
+    """`dvc exp run --jobs 2` ends two pipelines at once: still one run and one version of each."""
+    results: list[record.Recorded] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(record.record(root))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(result.new_run for result in results) == [False, True]
+    assert len(runs(root)) == len(versions(root)) == 1
+
+
+def test_the_same_bundle_evaluated_again_adds_its_certificate(root: Path) -> None:
+    """A new evaluation of an old model is a new run and no new model."""
+    first = record.record(root)
+    registry_fixtures.with_errors(root, 2)
+    second = record.record(root)
+    assert second.run_id != first.run_id
+    assert (second.version, second.new_version, second.new_certificate) == ("1", False, True)
+    [version] = versions(root)
+    assert version.tags["errors"] == "2"
+    assert json.loads(version.tags["certificate"])["run_id"] == second.run_id
+    assert len(runs(root)) == 2
+
+
+def test_another_bundle_is_another_version_and_the_first_is_found_again(root: Path) -> None:
+    """Changing a param back gives no third version."""
+    kept = root.parent / "kept"
+    first = record.record(root)
+    shutil.copytree(root, kept, ignore=shutil.ignore_patterns("ml*", ".dvc"))
+    registry_fixtures.another_model(root)
+    assert record.record(root).version == "2"
+    shutil.copytree(kept, root, dirs_exist_ok=True)
+    back = record.record(root)
+    assert (back.run_id, back.version, back.new_run) == (first.run_id, "1", False)
+    assert len(versions(root)) == 2
+    assert record.version_of(first.bundle_sha256, root) == "1"
+    assert record.version_of("0" * 64, root) is None
+
+
+def test_a_lost_store_is_made_again_from_the_files(root: Path) -> None:
+    """Files are the truth: numbers and ids may differ, digests do not."""
+    first = record.record(root)
+    digest = runs(root)[0].data.tags["run_digest"]
+    elsewhere = registry_fixtures.fresh(root, root.parent / "elsewhere")
+    again = record.record(elsewhere)
+    assert again.run_id != first.run_id
+    assert again.bundle_sha256 == first.bundle_sha256
+    assert runs(elsewhere)[0].data.tags["run_digest"] == digest
+
+
+def test_files_that_dvc_lock_does_not_know_are_not_recorded(root: Path) -> None:
+    """A record says which files made a model; a false one is worse than none."""
+    (root / "bundle" / "weights.safetensors").write_bytes(b"edited")
+    with pytest.raises(StaleWorkspace, match=r"bundle\S* differs from dvc\.lock; run `dvc repro`"):
+        record.record(root)
+    (root / "bundle" / "weights.safetensors").unlink()
+    with pytest.raises(StaleWorkspace, match="bundle"):
+        record.record(root)
+    assert client_of(root).get_experiment_by_name(EXPERIMENT) is None
+
+
+def test_params_edited_since_are_not_recorded(root: Path) -> None:
+    """The run's params are those that its stages used."""
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["train"]["seed"] = 4711
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(StaleWorkspace, match=r"train\.seed is 4711 in params\.yaml"):
+        record.record(root)
+
+
+def test_outside_a_pipeline_the_sentence_says_where_to_go(tmp_path: Path) -> None:
+    with pytest.raises(StaleWorkspace, match=r"dvc\.lock cannot be read .* run `dvc repro`"):
+        record.record(tmp_path)
+
+
+def test_the_digest_of_a_run_leaves_the_recording_stage_out(root: Path) -> None:
+    """Else the identity of a run would change by recording it; and params, deps, outs all count."""
+    before = workspace.read(root).run_digest
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    lock["stages"]["record"] = {"cmd": "something else", "deps": []}
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert workspace.read(root).run_digest == before
+    registry_fixtures.with_errors(root, 1)
+    assert workspace.read(root).run_digest != before
+
+
+def test_names_of_metrics_are_ones_that_mlflow_accepts() -> None:
+    """Operators are keys of the metrics files, and MLflow refuses `+`."""
+    nested = {"by_operation": {"+": {"errors": 1}, "÷": {"errors": 2}}, "complete": True, "x": "no"}
+    assert workspace.metrics(nested) == {
+        "by_operation.plus.errors": 1.0,
+        "by_operation.over.errors": 2.0,
+        "complete": 1.0,
+    }
+
+
+def test_a_lost_server_is_one_sentence(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback and no half minute of retries for a server that is not running."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryUnreachable, match=r"no answer .* http://127\.0\.0\.1:9; start it"):
+        record.record(root)
+    monkeypatch.chdir(root)
+    with pytest.raises(SystemExit) as stopped:
+        record.main()
+    assert stopped.value.code == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_store_is_the_main_checkouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From any folder below, and from the copies in which DVC runs experiments."""
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
+    for folder in (tmp_path, copy):
+        (folder / "data").mkdir(parents=True)
+        (folder / "dvc.yaml").write_text("stages: {}\n")
+    for folder in (tmp_path, tmp_path / "data", copy, copy / "data"):
+        assert store.tracking_uri(folder) == f"sqlite:///{tmp_path.resolve()}/mlflow.db"
+    monkeypatch.chdir(tmp_path / "data")
+    assert store.root() == tmp_path.resolve()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert store.tracking_uri() == "http://tracking:5000"
+    assert store.artifact_location() is None
+
+
+def test_the_version_is_an_ordinary_mlflow_model(root: Path, tmp_path: Path) -> None:
+    """`mlflow models predict` works from anywhere, with exact pins and without torch or this code.
+
+    A torch that cannot be imported stands first in the path.
+    """
+    done = record.record(root)
+    client_of(root).set_registered_model_alias(MODEL, "Production", done.version)
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
+    (away / "input.json").write_text(
+        json.dumps({"dataframe_split": {"columns": ["equation"], "data": [["1+1="], ["9-3="]]}})
+    )
+    command = (
+        f"{Path(sys.executable).parent / 'mlflow'} models predict -m models:/{MODEL}@Production "
+        "--env-manager local -i input.json -o output.json"
+    )
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": store.default_uri(root),
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PYTHONPATH": str(away),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    ran = subprocess.run(command.split(), cwd=away, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    answers = json.loads((away / "output.json").read_text())["predictions"]
+    assert [set(answer) for answer in answers] == [{"answer"}, {"answer"}]
+
+    [pins] = (root / "mlartifacts").rglob("requirements.txt")
+    assert all("==" in line for line in pins.read_text().split())
+    [model] = (root / "mlartifacts").rglob("MLmodel")
+    content = yaml.safe_load(model.read_text())
+    assert json.loads(content["signature"]["inputs"])[0]["name"] == "equation"
+    assert json.loads(content["signature"]["outputs"])[0]["name"] == "answer"
+    assert content["saved_input_example_info"]
+    assert "python_model" not in content["flavors"]["python_function"]

@@ -1,0 +1,203 @@
+"""The service over HTTP: right answers, clear refusals, and never `ok` without a model."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from arithmetic import bundle
+from arithmetic.engine import Engine
+from arithmetic.errors import RegistryProblem
+from arithmetic.grammar import Equation
+from arithmetic.layouts import Answer
+from registry.pull import Pulled
+from serving.app import create_app
+from serving.batching import Batcher
+from serving.settings import InvalidSettings, Settings, from_environment
+
+Puller = Callable[[str, str, Path], Pulled]
+
+
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        mlflow_tracking_uri="http://127.0.0.1:1", model_cache=tmp_path, pull_retry_seconds=0.05
+    )
+
+
+def pulls(folder: Path) -> Puller:
+    """A registry whose answer is a folder on this disk; test_registry_pull.py has the real one."""
+    return lambda uri, tracking_uri, into: Pulled(
+        "arithmetic-lm", "7", folder, bundle.digest(folder)
+    )
+
+
+@pytest.fixture
+def client(tiny_bundle, tmp_path) -> Iterator[TestClient]:
+    with TestClient(create_app(settings(tmp_path), pulls(tiny_bundle))) as client:
+        yield client
+
+
+def test_a_prediction_is_the_model_s_own_answer(client, tiny_bundle):
+    expected = Engine(tiny_bundle).answer([Equation(7, "+", 2)])[0].text
+    response = client.post("/predict", json={"equation": "7+2="})
+    assert response.status_code == 200
+    body = response.json()
+    assert body.pop("latency_ms") > 0
+    assert body == {
+        "equation": "7+2=",
+        "predicted_answer": expected,
+        "full_output": f"7+2={expected}",
+        "model_version": "7",
+    }
+
+
+@pytest.mark.parametrize(
+    ("equation", "says"),
+    [
+        ("٣+٤=", "character '٣' at position 1"),
+        ("10+1=", "more than 1 digits"),
+        ("1*1=", "'*'"),
+        ("", "empty"),
+        ("1+1=\n", r"'\n'"),
+    ],
+)
+def test_what_the_grammar_refuses_is_422_in_fastapi_s_form(client, equation, says):
+    response = client.post("/predict", json={"equation": equation})
+    assert response.status_code == 422
+    (error,) = response.json()["detail"]
+    assert error["loc"] == ["body", "equation"]
+    assert error["input"] == equation
+    assert says in error["msg"]
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"equation": 5}, {"equation": None}, {"equation": "1" * 65}, [], {"equatoin": ""}]
+)
+def test_a_body_of_another_form_is_422(client, body):
+    response = client.post("/predict", json=body)
+    assert response.status_code == 422
+    assert response.json()["detail"]
+
+
+def test_health_says_what_is_served(client, tiny_bundle):
+    response = client.get("/health")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ok",
+        "model_loaded": True,
+        "model_uri": "models:/arithmetic-lm@Production",
+        "model_name": "arithmetic-lm",
+        "model_version": "7",
+        "bundle_sha256": bundle.digest(tiny_bundle),
+        "operations": ["+", "-"],
+        "max_operand": 9,
+        "reason": None,
+    }
+
+
+def test_without_a_model_health_is_not_ok_and_predictions_are_503(tmp_path):
+    def nothing(*_: object) -> Pulled:
+        raise RegistryProblem("the registry is on holiday; ask again")
+
+    with TestClient(create_app(settings(tmp_path), nothing)) as client:
+        health = client.get("/health")
+        assert health.status_code == 503
+        assert health.json()["status"] == "unavailable"
+        assert health.json()["model_loaded"] is False
+        assert health.json()["reason"] == "the registry is on holiday; ask again"
+        predicted = client.post("/predict", json={"equation": "1+1="})
+        assert predicted.status_code == 503
+        assert "on holiday" in predicted.json()["detail"]
+
+
+def test_a_model_that_comes_later_is_loaded_then(tiny_bundle, tmp_path):
+    attempts = []
+
+    def at_the_third(*arguments: object) -> Pulled:
+        attempts.append(arguments)
+        if len(attempts) < 3:
+            raise RegistryProblem("not yet")
+        return pulls(tiny_bundle)("", "", tmp_path)
+
+    with TestClient(create_app(settings(tmp_path), at_the_third)) as client:
+        for _ in range(200):
+            if client.get("/health").status_code == 200:
+                break
+        assert client.get("/health").json()["status"] == "ok"
+
+
+def test_a_damaged_bundle_is_not_served(tiny_bundle, tmp_path):
+    (tiny_bundle / "decoder.onnx").write_bytes(b"no graph")
+    with TestClient(create_app(settings(tmp_path), pulls(tiny_bundle))) as client:
+        health = client.get("/health").json()
+        assert health["model_loaded"] is False
+        assert "decoder.onnx does not load" in health["reason"]
+
+
+def test_docs_show_the_routes_with_examples(client):
+    paths = client.get("/openapi.json").json()
+    assert set(paths["paths"]) == {"/predict", "/health"}
+    assert paths["components"]["schemas"]["Question"]["examples"] == [{"equation": "951+11="}]
+    assert client.get("/docs").status_code == 200
+
+
+def answer(text: str) -> Answer:
+    return Answer(text, True, True, "")
+
+
+def test_requests_of_one_turn_share_a_batch_and_a_lone_one_does_not_wait():
+    sizes = []
+
+    def model(equations: Sequence[Equation]) -> list[Answer]:
+        sizes.append(len(equations))
+        return [answer(str(equation)) for equation in equations]
+
+    async def ask() -> None:
+        batcher = Batcher(model, largest_batch=4)
+        equations = [Equation(n, "+", 0) for n in range(10)]
+        answers = await asyncio.gather(*map(batcher.answer, equations))
+        assert [a.text for a in answers] == [str(equation) for equation in equations]
+        await batcher.answer(equations[0])
+
+    asyncio.run(ask())
+    assert sizes == [4, 4, 2, 1]
+
+
+def test_one_bad_equation_does_not_harm_its_batch():
+    def model(equations: Sequence[Equation]) -> list[Answer]:
+        if Equation(3, "+", 0) in equations:
+            raise RuntimeError("three")
+        return [answer("fine") for _ in equations]
+
+    async def ask() -> list[Answer | BaseException]:
+        batcher = Batcher(model, largest_batch=64)
+        return await asyncio.gather(
+            *(batcher.answer(Equation(n, "+", 0)) for n in range(6)), return_exceptions=True
+        )
+
+    results = asyncio.run(ask())
+    assert [n for n, result in enumerate(results) if isinstance(result, RuntimeError)] == [3]
+    assert results.count(answer("fine")) == 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("MLFLOW_TRACKING_URI", None, "MLFLOW_TRACKING_URI is not set"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db", "give an http:// address"),
+        ("MODEL_URI", "arithmetic-lm", "write models:/arithmetic-lm@Production"),
+        ("PORT", "eighty", "PORT is 'eighty'"),
+        ("PORT", "0", "PORT is '0'"),
+    ],
+)
+def test_a_bad_environment_is_named(monkeypatch, variable, value, says):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    if value is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidSettings) as refusal:
+        from_environment()
+    assert says in str(refusal.value)
