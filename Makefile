@@ -17,6 +17,13 @@ setup: .venv/stamp ## make .venv from the lock file
 .venv/stamp: requirements/dev.lock
 	@scripts/setup.sh
 
+lock: setup ## write the lock files after an edit of requirements/*.in
+	@python -m pip install -qq uv==0.13.9
+	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
+		requirements/dev.in -o requirements/dev.lock
+	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
+		--generate-hashes -c requirements/dev.lock requirements/serving.in -o requirements/serving.lock
+
 run: setup ## the whole walk: dvc repro, register, promote, serve, one real prediction
 	@python -m scripts.walk
 

@@ -113,3 +113,10 @@ def _download(uri: str, what: str, into: str) -> Path:
         if store.is_lost(error):
             raise
         raise RegistryProblem(f"{what} is not in the store ({uri})") from error
+
+
+def numbers(start: Path | None = None) -> set[str]:
+    """The numbers of all registered versions."""
+    with store.opened(start) as client:
+        found = client.search_model_versions(f"name = '{MODEL}'")
+    return {str(version.version) for version in found}

@@ -31,7 +31,7 @@ class Workspace:
     Attributes:
         root: the folder of dvc.lock.
         stages: what dvc.lock says of each stage but `record`: params, deps, outs.
-        params: `train.seed` and so on, as the stages used them.
+        params: all of params.yaml, `train.seed` and so on; those that stages used are as used.
         outs: path to MD5 of every file (or folder) that a stage wrote.
         bundle_sha256: the model.
     """
@@ -100,7 +100,7 @@ def read(root: Path) -> Workspace:
     for path in needed:
         if not (root / path).is_file():
             raise StaleWorkspace(f"{path} is missing; run `dvc repro`")
-    return Workspace(root, stages, params, outs, bundle.digest(root / "bundle"))
+    return Workspace(root, stages, present, outs, bundle.digest(root / "bundle"))
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

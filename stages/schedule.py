@@ -15,6 +15,11 @@ class Schedule:
     def steps(self) -> int:
         return self.warmup + self.flat + self.decay
 
+    @property
+    def phase_ends(self) -> tuple[int, int, int]:
+        """Steps done when each phase is over."""
+        return self.warmup, self.warmup + self.flat, self.steps
+
     def factor(self, step: int) -> float:
         """Multiplier of the peak learning rate at `step`, counted from 0."""
         if step < self.warmup:

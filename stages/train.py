@@ -160,7 +160,7 @@ def train(
         loss_count += 1
 
         done = step + 1
-        if done % params.validate_every and done != schedule.steps:
+        if done % params.validate_every and done not in schedule.phase_ends:
             continue
         measured = validate(model, validation, prompt)
         row = Row(
@@ -187,7 +187,7 @@ def train(
         if since_best >= params.early_stopping_patience:
             progress(f"stopped early: no better validation loss in {since_best} validations")
             break
-    assert best is not None  # the last step always validates
+    assert best is not None  # the end of the last phase always validates
     return Trained(weights, history, best, history[-1].step < schedule.steps)
 
 
