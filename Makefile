@@ -7,7 +7,7 @@ PYTHON_ENV := .venv/bin
 export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock run serve promote rollback docker test lint format bench-pipeline
+.PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds bench-pipeline
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ lock: setup ## write the lock files after an edit of requirements/*.in
 
 run: setup ## the whole walk: dvc repro, register, promote, serve, one real prediction
 	@python -m scripts.walk
+
+four-operations: setup ## train, evaluate and register the second configuration: + - * /
+	@cd four-operations && PYTHONPATH=.. python -m dvc repro
 
 serve: setup ## serve Production in the foreground from the default store (PORT=8000)
 	@python -m scripts.serve
@@ -49,6 +52,9 @@ lint: setup ## ruff and mypy
 
 format: setup ## let ruff mend what it can
 	@ruff check --fix --quiet . ; ruff format .
+
+seeds: setup ## ten fresh seeds of the default recipe, each certified on its whole domain
+	@python -m benchmarks.seeds
 
 bench-pipeline: setup ## seconds of the whole pipeline, from nothing, in a clone of the last commit
 	@python -m benchmarks.pipeline

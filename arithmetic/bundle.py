@@ -1,10 +1,10 @@
-"""A model on disk: one folder of exactly three files, known by one digest.
+"""A model on disk: one folder, known by one digest.
 
-    config.json          the grammar and the model's shape
-    weights.safetensors  the parameters
-    decoder.onnx         the serving graph, greedy decoding inside
+    config.json               the grammar and the model's shape
+    weights.safetensors       the parameters
+    decoders/addition.onnx    the serving graph of each operation, greedy decoding inside
 
-No pickle. The digest covers the bytes of all three, so a registered version, a file on disk and a
+No pickle. The digest covers the bytes of all files, so a registered version, a folder on disk and a
 running service can be compared by one line of text. This module does not import torch: serving
 uses it.
 """
@@ -14,9 +14,19 @@ from pathlib import Path
 
 from arithmetic import config
 from arithmetic.errors import BrokenBundle
+from arithmetic.grammar import OPERATIONS
 
-CONFIG, DECODER, WEIGHTS = config.NAME, "decoder.onnx", "weights.safetensors"
-FILES = (CONFIG, DECODER, WEIGHTS)
+CONFIG, WEIGHTS, DECODERS = config.NAME, "weights.safetensors", "decoders"
+
+
+def decoder(operation: str) -> str:
+    """Of an operation's serving graph, the path within a bundle."""
+    return f"{DECODERS}/{OPERATIONS[operation].name}.onnx"
+
+
+def files(operations: tuple[str, ...]) -> tuple[str, ...]:
+    """The paths within a bundle that answers these operations, in the order of their names."""
+    return tuple(sorted([CONFIG, WEIGHTS, *map(decoder, operations)]))
 
 
 def file_digest(path: Path) -> str:
@@ -34,6 +44,7 @@ def file_digest(path: Path) -> str:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the names and digests of the three files, in order; raises BrokenBundle."""
-    lines = [f"{name} {file_digest(folder / name)}\n" for name in FILES]
+    """SHA-256 over the names and digests of the files, in order; raises BrokenBundle."""
+    names = files(config.load_config(folder).grammar.operations)
+    lines = [f"{name} {file_digest(folder / name)}\n" for name in names]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -21,18 +21,20 @@ class ModelConfig:
 
     Attributes:
         vocabulary: number of token ids.
-        max_length: longest sequence (prompt and completion), in tokens.
+        lengths: tokens read of a sequence, per operation, in the grammar's order.
         d_model: width of the residual stream; a multiple of `heads`.
         layers, heads: as usual.
         mlp_ratio: hidden width of the MLP over `d_model`.
+        attention: `content` (queries meet keys) or `position` (a learned table).
     """
 
     vocabulary: int
-    max_length: int
+    lengths: tuple[int, ...]
     d_model: int
     layers: int
     heads: int
     mlp_ratio: int
+    attention: str
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,15 @@ def load_config(folder: Path) -> BundleConfig:
             content["grammar"]["operations"],
             content["grammar"]["max_operand"],
         )
+        model = content["model"]
+        lengths, attention = tuple(map(int, model.pop("lengths"))), str(model.pop("attention"))
         config = BundleConfig(
             Grammar(tuple(operations), int(max_operand)),
-            ModelConfig(**{str(key): int(value) for key, value in content["model"].items()}),
+            ModelConfig(
+                lengths=lengths,
+                attention=attention,
+                **{str(key): int(value) for key, value in model.items()},
+            ),
         )
     except OSError as error:
         raise BrokenBundle(f"{path} cannot be read ({error.strerror}); run `dvc repro`") from error

@@ -11,23 +11,24 @@ from arithmetic.model import Cache, Transformer
 
 
 class GreedyDecoder(nn.Module):
-    """Prompt ids [B, P] to generated ids [B, `tokens`], always the most probable token.
+    """Prompt ids [B, P] of one operation to generated ids [B, `tokens`], the most probable ones.
 
     The number of tokens is fixed: whether an answer ended is read from the END inside it.
     """
 
-    def __init__(self, model: Transformer, tokens: int):
+    def __init__(self, model: Transformer, operation: int, tokens: int):
         super().__init__()
         self.model = model
+        self.operation = operation
         self.tokens = tokens
 
     @torch.no_grad()
     def forward(self, prompts: Tensor) -> Tensor:
         cache = Cache()
-        logits = self.model(prompts, cache, first_logit=prompts.shape[1] - 1)
-        token = logits.argmax(-1)
+        last = prompts.shape[1] - 1
+        token = self.model(prompts, self.operation, cache, first_logit=last).argmax(-1)
         generated = [token]
         for _ in range(self.tokens - 1):
-            token = self.model(token, cache).argmax(-1)
+            token = self.model(token, self.operation, cache).argmax(-1)
             generated.append(token)
         return torch.cat(generated, dim=1)

@@ -10,8 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from arithmetic import layouts
-from arithmetic.bundle import DECODER
+from arithmetic import bundle, layouts
 from arithmetic.config import load_config
 from arithmetic.errors import BrokenBundle
 from arithmetic.grammar import Equation
@@ -29,46 +28,52 @@ _LOAD_ERRORS = (
 )
 
 
+# Input and output of a serving graph.
+PROMPTS, GENERATED = "prompts", "generated"
+
+
 class Engine:
     """One loaded bundle. Stateless after loading; one thread, since a batch is tiny."""
 
     def __init__(self, folder: Path):
-        """Load `folder`; raises BrokenBundle if it is no bundle or the graph does not load."""
+        """Load `folder`; raises BrokenBundle if it is no bundle or a graph does not load."""
         self.grammar = load_config(folder).grammar
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(
-                str(folder / DECODER), options, providers=["CPUExecutionProvider"]
-            )
-        except _LOAD_ERRORS as error:
-            raise BrokenBundle(
-                f"{folder / DECODER} does not load ({str(error).strip().splitlines()[0]}); "
-                "run `dvc repro` to make it anew"
-            ) from error
-        self._input = self._session.get_inputs()[0].name
+        self._sessions = {
+            operation: _load(folder / bundle.decoder(operation))
+            for operation in self.grammar.operations
+        }
 
-    def generate(self, prompts: np.ndarray) -> np.ndarray:
-        """Prompt ids [B, P] of any integer type to generated ids [B, T] int64."""
-        return self._session.run(None, {self._input: prompts.astype(np.int64)})[0]
+    def generate(self, operation: str, prompts: np.ndarray) -> np.ndarray:
+        """Prompt ids [B, P] int64, all of one operation, to generated ids [B, T] int64."""
+        return self._sessions[operation].run([GENERATED], {PROMPTS: prompts})[0]
 
     def answer(self, equations: Sequence[Equation]) -> list[Answer]:
         """The model's answers, in order; any mix of operations."""
+        by_operation: dict[str, list[int]] = {}
+        for index, equation in enumerate(equations):
+            by_operation.setdefault(equation.operation, []).append(index)
         digits = self.grammar.digits
-        prompts = np.concatenate(
-            [
-                layouts.prompts(
-                    equation.operation,
-                    np.array([equation.operand_1]),
-                    np.array([equation.operand_2]),
-                    digits,
-                )
-                for equation in equations
-            ]
-        )
-        return [
-            layouts.read_answer(equation.operation, row, digits)
-            for equation, row in zip(equations, self.generate(prompts), strict=True)
-        ]
+        answers: dict[int, Answer] = {}
+        for operation, indices in by_operation.items():
+            operands = np.array(
+                [(equations[i].operand_1, equations[i].operand_2) for i in indices], np.int64
+            )
+            prompts = layouts.prompts(operation, operands[:, 0], operands[:, 1], digits)
+            rows = self.generate(operation, prompts.astype(np.int64)).tolist()
+            for index, row in zip(indices, rows, strict=True):
+                answers[index] = layouts.read_answer(operation, row, digits)
+        return [answers[index] for index in range(len(equations))]
+
+
+def _load(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _LOAD_ERRORS as error:
+        raise BrokenBundle(
+            f"{path} does not load ({str(error).strip().splitlines()[0]}); "
+            "run `dvc repro` to make it anew"
+        ) from error

@@ -23,15 +23,20 @@ class Operation:
     Attributes:
         name: the word a person uses.
         compute: integers, or integer arrays of one shape, to the numbers of the answer.
+        smallest_operand_2: 1 where nothing can be done with 0.
     """
 
     name: str
     compute: Callable[[Any, Any], tuple[Any, ...]]
+    smallest_operand_2: int = 0
 
 
 OPERATIONS: dict[str, Operation] = {
     "+": Operation("addition", lambda a, b: (a + b,)),
     "-": Operation("subtraction", lambda a, b: (a - b,)),
+    "*": Operation("multiplication", lambda a, b: (a * b,)),
+    # Quotient and remainder, `7/2=` → `3r1`.
+    "/": Operation("division", lambda a, b: (a // b, a % b), smallest_operand_2=1),
 }
 
 
@@ -48,13 +53,13 @@ class Equation:
 
 
 def solve(equation: Equation) -> str:
-    """The exact answer as a user reads it: `962`, `-4`."""
+    """The exact answer as a user reads it: `962`, `-4`, `3r1`."""
     numbers = OPERATIONS[equation.operation].compute(equation.operand_1, equation.operand_2)
     return render(numbers)
 
 
 def render(numbers: tuple[int, ...]) -> str:
-    """The numbers of an answer as text."""
+    """The numbers of an answer as text; a remainder stands behind `r`."""
     return "r".join(str(number) for number in numbers)
 
 
@@ -106,13 +111,26 @@ class Grammar:
                 raise InvalidEquation(
                     f"operand {operand} is too large; operands go from 0 to {self.max_operand}"
                 )
+        if int(second) < OPERATIONS[operation].smallest_operand_2:
+            raise InvalidEquation(f"{first}{operation}{second} is a division by zero: no answer")
         return Equation(int(first), operation, int(second))
+
+    def count(self, operation: str) -> int:
+        """How many equations of one operation there are."""
+        size = self.max_operand + 1
+        return size * (size - OPERATIONS[operation].smallest_operand_2)
 
     def equations(self, operation: str) -> Operands:
         """Every equation of one operation, as two int64 arrays [N]; operand_2 runs fastest."""
         numbers = np.arange(self.max_operand + 1, dtype=np.int64)
-        first, second = np.meshgrid(numbers, numbers, indexing="ij")
+        seconds = numbers[OPERATIONS[operation].smallest_operand_2 :]
+        first, second = np.meshgrid(numbers, seconds, indexing="ij")
         return first.ravel(), second.ravel()
+
+    def index(self, operation: str, operand_1: np.ndarray, operand_2: np.ndarray) -> np.ndarray:
+        """Where equations stand in `equations`: [N], [N] -> [N]."""
+        smallest = OPERATIONS[operation].smallest_operand_2
+        return operand_1 * (self.max_operand + 1 - smallest) + operand_2 - smallest
 
     def _symbols(self) -> str:
         return " ".join(self.operations)

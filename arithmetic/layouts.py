@@ -2,38 +2,24 @@
 
 A user sees `7-12=` and `-5`. The model sees, for three-digit operands,
 
-    700-210=  05 19 -9  500-  END
-    └prompt─┘ └scratch┘ └answer
+    700-210=  05 19 19 00  -500  END
+    └prompt─┘ └─scratch──┘ └answer
 
-- Every number is zero-padded and written least significant digit first, so that each digit depends
-  only on what stands before it (Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
-- The scratch is the sum a pupil writes: for each digit position the carry (or borrow) *before* its
-  digit. The last one is the sign of a difference (`-` or 0). Writing carries is what made
-  signed subtraction exact: sign-first and complement formats without it left 31-407 errors in
-  2,000,000 (shared facts, `docs/decisions.md`).
-- The answer has one digit per position, then the leading token (0, 1 or `-`), then END.
-
-All sequences of one operation have one length, so no padding is computed during training. Layouts
-work on whole columns: `a[i]` is the array of the i-th digits of all first operands.
+Operands are zero-padded; every number stands least significant digit first. The scratch is written
+arithmetic (`arithmetic.written`), the answer has a fixed length, then comes END. All sequences of
+one operation have one length, so nothing is padded and a batch holds one operation.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from arithmetic import written
 from arithmetic.tokenizer import CHARACTERS, END, IDS
-
-Column = np.ndarray  # [N] uint8, one token of every sequence
-MINUS, EQUALS = IDS["-"], IDS["="]
-
-
-@dataclass(frozen=True)
-class Written:
-    """What follows the prompt: columns of the scratch and of the answer, END not included."""
-
-    scratch: list[Column]
-    answer: list[Column]
+from arithmetic.written import Sheet
 
 
 @dataclass(frozen=True)
@@ -41,85 +27,50 @@ class Layout:
     """How one operation is written out and read back.
 
     Attributes:
-        write: digit columns of both operands (least significant first) to scratch and answer.
-        read: the answer's characters to what a user sees, or None where they are no integer.
+        write: puts the scratch on the sheet, given the indices of both operands' digits; returns
+            what puts the answer.
+        read: the answer's characters (and the number of digits of an operand) to what a user
+            sees, or None where they are no integer.
     """
 
-    write: Callable[[list[Column], list[Column]], Written]
-    read: Callable[[str], str | None]
+    write: Callable[[Sheet, list[int], list[int]], Callable[[], None]]
+    read: Callable[[str, int], str | None]
 
 
-def _write_addition(a: list[Column], b: list[Column]) -> Written:
-    carry = np.zeros_like(a[0])
-    scratch, digits = [], []
-    for x, y in zip(a, b, strict=True):
-        total = x + y + carry
-        carry, digit = total // 10, total % 10
-        scratch += [carry, digit]
-        digits.append(digit)
-    return Written(scratch, [*digits, carry])
-
-
-def _write_subtraction(a: list[Column], b: list[Column]) -> Written:
-    borrow = np.zeros_like(a[0])
-    scratch, wrapped = [], []
-    for x, y in zip(a, b, strict=True):
-        short = y + borrow > x
-        digit = x + 10 * short.astype(x.dtype) - y - borrow
-        borrow = short.astype(x.dtype)
-        scratch += [borrow, digit]
-        wrapped.append(digit)
-    negative = borrow == 1
-    sign = np.where(negative, MINUS, 0).astype(a[0].dtype)
-    scratch[-2] = sign
-    # A negative result came out modulo 10^n: its magnitude is the ten's complement, digit by digit.
-    digits, carry = [], np.ones_like(borrow)
-    for digit in wrapped:
-        complement = 9 - digit + carry
-        carry = (complement == 10).astype(digit.dtype)
-        digits.append(np.where(negative, complement % 10, digit).astype(digit.dtype))
-    return Written(scratch, [*digits, sign])
-
-
-def _read_number(answer: str) -> str | None:
-    """Least significant first, leading token (digit or `-`) last."""
-    digits, leading = answer[-2::-1], answer[-1:]
-    if not digits.isdecimal() or not (leading.isdecimal() or leading == "-"):
+def _number(digits: str) -> str | None:
+    """Digits, least significant first, as a user writes the number."""
+    if not re.fullmatch("[0-9]+", digits):
         return None
-    if leading == "-":
-        return "-" + (digits.lstrip("0") or "0")
-    return (leading + digits).lstrip("0") or "0"
+    return digits[::-1].lstrip("0") or "0"
+
+
+def _read_number(answer: str, digits: int) -> str | None:
+    return _number(answer)
+
+
+def _read_signed(answer: str, digits: int) -> str | None:
+    magnitude = _number(answer[1:])
+    if magnitude is None or answer[0] not in "+-":
+        return None
+    return magnitude if answer[0] == "+" else "-" + magnitude
+
+
+def _read_quotient(answer: str, digits: int) -> str | None:
+    quotient, remainder = _number(answer[:digits]), _number(answer[digits:])
+    return None if quotient is None or remainder is None else f"{quotient}r{remainder}"
 
 
 LAYOUTS: dict[str, Layout] = {
-    "+": Layout(_write_addition, _read_number),
-    "-": Layout(_write_subtraction, _read_number),
+    "+": Layout(written.add, _read_number),
+    "-": Layout(written.subtract, _read_signed),
+    "*": Layout(written.multiply, _read_number),
+    "/": Layout(written.divide, _read_quotient),
 }
-
-
-def _digit_columns(numbers: np.ndarray, digits: int) -> list[Column]:
-    return [((numbers // 10**i) % 10).astype(np.uint8) for i in range(digits)]
 
 
 def prompt_length(digits: int) -> int:
     """Tokens of `A op B =`."""
     return 2 * digits + 2
-
-
-def prompts(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
-    """What the model is given: [N] and [N] integers to [N, prompt_length] uint8."""
-    operator = np.full(len(a), IDS[operation], np.uint8)
-    equals = np.full(len(a), EQUALS, np.uint8)
-    columns = [*_digit_columns(a, digits), operator, *_digit_columns(b, digits), equals]
-    return np.stack(columns, axis=1)
-
-
-def sequences(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
-    """Prompt, scratch, answer and END as training sees them: [N, prompt + generated] uint8."""
-    written = LAYOUTS[operation].write(_digit_columns(a, digits), _digit_columns(b, digits))
-    end = np.full(len(a), END, np.uint8)
-    completion = np.stack([*written.scratch, *written.answer, end], axis=1)
-    return np.concatenate([prompts(operation, a, b, digits), completion], axis=1)
 
 
 @dataclass(frozen=True)
@@ -134,16 +85,44 @@ class Lengths:
         return self.scratch + self.answer + 1
 
 
+def _prompt(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> tuple[Sheet, list, list]:
+    sheet = Sheet()
+    places = []
+    for operand, last in ((a, operation), (b, "=")):
+        places.append(
+            [sheet.put(operand // 10**i % 10, name=f"operand {i}") for i in range(digits)]
+        )
+        sheet.put(np.full(len(a), IDS[last]), name=last)
+    return sheet, places[0], places[1]
+
+
+def sheet(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> tuple[Sheet, Lengths]:
+    """The whole written equation with what each token looks at; operands [N] and [N]."""
+    page, first, second = _prompt(operation, a, b, digits)
+    write_answer = LAYOUTS[operation].write(page, first, second)
+    after_scratch = len(page.columns)
+    write_answer()
+    lengths = Lengths(after_scratch - prompt_length(digits), len(page.columns) - after_scratch)
+    page.put(np.full(len(a), END), name="end")
+    return page, lengths
+
+
+def prompts(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
+    """What the model is given: [N] and [N] integers to [N, prompt_length] uint8."""
+    page, _, _ = _prompt(operation, a, b, digits)
+    return np.stack(page.columns, axis=1).astype(np.uint8)
+
+
+def sequences(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
+    """Prompt, scratch, answer and END as training sees them: [N, prompt + generated] uint8."""
+    page, _ = sheet(operation, a, b, digits)
+    return np.stack(page.columns, axis=1).astype(np.uint8)
+
+
+@lru_cache
 def lengths(operation: str, digits: int) -> Lengths:
     """The fixed lengths of one operation, read off one written example."""
-    zero = [np.zeros(1, np.uint8)] * digits
-    written = LAYOUTS[operation].write(zero, zero)
-    return Lengths(len(written.scratch), len(written.answer))
-
-
-def max_generated(operations: Sequence[str], digits: int) -> int:
-    """The longest completion of any of these operations: decoding stops there."""
-    return max(lengths(operation, digits).generated for operation in operations)
+    return sheet(operation, np.array([1]), np.array([1]), digits)[1]
 
 
 @dataclass(frozen=True)
@@ -163,13 +142,15 @@ class Answer:
     scratch: str
 
 
+# An END inside the answer has no character; '?' keeps its place, and is no integer.
+_CHARACTERS = CHARACTERS + "?"
+
+
 def read_answer(operation: str, generated: Sequence[int], digits: int) -> Answer:
-    """Read one row of generated ids [T], T at least the operation's generated length."""
+    """Read one row of generated ids [T], T the operation's generated length."""
     span = lengths(operation, digits)
-    tokens = [int(token) for token in generated[: span.generated]]
-    ended = tokens[-1] == END
-    # A special inside the answer has no character; '?' keeps its place, and is no integer.
-    characters = "".join(CHARACTERS[t] if t < END else "?" for t in tokens[:-1])
+    characters = "".join([_CHARACTERS[token] for token in generated[: span.generated - 1]])
     scratch, answer = characters[: span.scratch], characters[span.scratch :]
-    text = LAYOUTS[operation].read(answer)
+    text = LAYOUTS[operation].read(answer, digits)
+    ended = int(generated[span.generated - 1]) == END
     return Answer(answer if text is None else text, text is not None, ended, scratch)

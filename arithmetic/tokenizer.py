@@ -1,20 +1,19 @@
 """Characters to ids and back; strict, so that nothing is silently dropped.
 
 The ids of the digits are the digits themselves: layouts do arithmetic on columns of digits, and a
-column of digits is then already a column of tokens. Two specials have an id but no character that
-a user could type: END closes every answer (a model that never writes it is measured as infinite
-generation), PAD fills batches of unequal length.
+column of digits is then already a column of tokens. `>` is the model's own mark for a multiple that
+has outgrown its digits. END closes every answer and has no character that a user could type: a
+model that never writes it is measured as infinite generation.
 """
 
 from collections.abc import Iterable
 
 from arithmetic.errors import UnknownCharacter
 
-CHARACTERS = "0123456789+-*/="
+CHARACTERS = "0123456789+-*/=>"
 IDS = {character: index for index, character in enumerate(CHARACTERS)}
 END = len(CHARACTERS)
-PAD = END + 1
-VOCABULARY_SIZE = PAD + 1
+VOCABULARY_SIZE = END + 1
 
 
 def encode(text: str) -> list[int]:
@@ -35,11 +34,10 @@ def encode(text: str) -> list[int]:
 
 
 def decode(ids: Iterable[int]) -> str:
-    """The characters of `ids` up to, not including, the first END; PAD is skipped."""
+    """The characters of `ids` up to, not including, the first END."""
     text = []
     for token in ids:
         if token == END:
             break
-        if token != PAD:
-            text.append(CHARACTERS[token])
+        text.append(CHARACTERS[token])
     return "".join(text)

@@ -2,7 +2,7 @@
 
 Plain REST, no MLflow: a service that imports it starts in half the time and memory. The files come
 through the server (`/model-versions/get-artifact`), so it works wherever the server keeps them, its
-own disk included. Only the three files of a bundle are asked for, by fixed names.
+own disk included. Only the files of a bundle are asked for, by fixed names.
 
 `MLFLOW_TRACKING_USERNAME` with `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN`, are sent to
 servers that want to know who asks.
@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from arithmetic import bundle
+from arithmetic.config import load_config
 from arithmetic.errors import BrokenBundle, RegistryProblem
 from registry import BUNDLE_PATH, BUNDLE_TAG
 from registry.errors import DigestMismatch, RegistryUnreachable, VersionNotFound
@@ -33,7 +34,7 @@ _MODEL_URI = re.compile(r"models:/([^/@:]+)(?:@([^/@]+)|/([0-9]+))")
 
 @dataclass(frozen=True)
 class Pulled:
-    """A version on this disk: `bundle` is a folder of the three files, checked."""
+    """A version on this disk: `bundle` is a folder with its files, checked."""
 
     name: str
     version: str
@@ -81,9 +82,12 @@ def pull(
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into, prefix=".pull-") as scratch:
             fresh = Path(scratch) / "bundle"
-            fresh.mkdir()
-            for file_name in bundle.FILES:
-                _download(client, found, file_name, fresh / file_name)
+            (fresh / bundle.DECODERS).mkdir(parents=True)
+            # The config first: it says for which operations there are graphs.
+            _download(client, found, bundle.CONFIG, fresh / bundle.CONFIG)
+            for file_name in bundle.files(load_config(fresh).grammar.operations):
+                if file_name != bundle.CONFIG:
+                    _download(client, found, file_name, fresh / file_name)
             actual = bundle.digest(fresh)
             if actual != found.bundle_sha256:
                 raise DigestMismatch(
@@ -194,9 +198,10 @@ def _download(client: httpx.Client, found: Resolved, file_name: str, target: Pat
 
 
 def _is_intact(folder: Path, digest: str) -> bool:
-    return all((folder / name).is_file() for name in bundle.FILES) and (
-        bundle.digest(folder) == digest
-    )
+    try:
+        return bundle.digest(folder) == digest
+    except BrokenBundle:
+        return False
 
 
 def _lost(client: httpx.Client, error: httpx.HTTPError) -> RegistryUnreachable:

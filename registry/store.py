@@ -46,7 +46,9 @@ def root(start: Path | None = None) -> Path:
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if any((folder / name).is_file() for name in ("dvc.yaml", "dvc.lock")):
-            return _main_checkout(folder)
+            # A second configuration in a folder of its own is recorded beside the first.
+            outer = folder.parent
+            return _main_checkout(outer if (outer / "dvc.yaml").is_file() else folder)
     return _main_checkout(Path(__file__).resolve().parents[1])
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 
 from arithmetic.errors import InvalidEquation
+from arithmetic.steps import explain
 from registry.pull import pull
 from serving.live import Live, Puller
 from serving.schemas import Health, Prediction, Question, Unavailable
@@ -42,7 +43,7 @@ def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
 
     app = FastAPI(title="arithmetic-lm", description=DESCRIPTION, lifespan=lifespan)
 
-    @app.post("/predict", responses={503: {"model": Unavailable}})
+    @app.post("/predict", responses={503: {"model": Unavailable}}, response_model_exclude_none=True)
     async def predict(question: Question) -> Prediction:
         """Answer one equation. 422 says why an equation is refused."""
         started = time.perf_counter()
@@ -60,6 +61,9 @@ def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
             full_output=question.equation + answer.text,
             latency_ms=round((time.perf_counter() - started) * 1e3, 3),
             model_version=served.version,
+            work=explain(equation, answer.scratch, served.grammar.digits)
+            if question.show_work
+            else None,
         )
 
     @app.get("/health", responses={503: {"model": Health}})

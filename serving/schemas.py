@@ -15,6 +15,9 @@ class Question(BaseModel):
     equation: str = Field(
         max_length=64, description="Two numbers with an operator between them and a final `=`."
     )
+    show_work: bool = Field(
+        default=False, description="Return the steps that the model wrote on its way."
+    )
 
 
 class Prediction(BaseModel):
@@ -40,6 +43,9 @@ class Prediction(BaseModel):
     full_output: str = Field(description="The question with its answer.")
     latency_ms: float = Field(description="From the parsed request to the answer, milliseconds.")
     model_version: str = Field(description="The registered version that answered.")
+    work: list[str] | None = Field(
+        default=None, description="The model's written steps, where they were asked for."
+    )
 
 
 class Health(BaseModel):

@@ -9,7 +9,6 @@ a large smallest margin means that no rounding of another engine can change an a
 Work is cut into shards of constant size, so the result does not depend on the number of cores.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +25,10 @@ from arithmetic.engine import Engine
 from stages.torch_setup import single_threaded
 from stages.weights import load_model
 
-SHARD = 50_000
-BATCH = 1_000
+SHARD = 20_000
+# Sized so that the activations of a batch stay in a core's cache.
+BATCH_TOKENS = 18_000
+DECODED_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,26 @@ class Prover:
         self.digits = grammar.digits
         self.prompt = layouts.prompt_length(self.digits)
         self.model = load_model(bundle)
-        tokens = layouts.max_generated(grammar.operations, self.digits)
-        self.decoder = GreedyDecoder(self.model, tokens).eval()
+        self.operations = {name: index for index, name in enumerate(grammar.operations)}
+        self.decoders = {
+            name: GreedyDecoder(
+                self.model, index, layouts.lengths(name, self.digits).generated
+            ).eval()
+            for name, index in self.operations.items()
+        }
         self.engine = Engine(bundle)
 
     @torch.no_grad()
     def margins(self, equations: Equations) -> np.ndarray:
         """Smallest lead of the right token over its best rival: [N] float32."""
         results = []
-        for part in equations.split(BATCH):
-            ids = torch.from_numpy(self._sequences(part)).long()
-            logits = self.model(ids[:, :-1], first_logit=self.prompt - 1)
+        operation = self.operations[equations.operation]
+        for part in equations.split(BATCH_TOKENS // self.model.config.lengths[operation]):
+            sequences = layouts.sequences(
+                part.operation, part.operand_1, part.operand_2, self.digits
+            )
+            ids = torch.from_numpy(sequences).long()
+            logits = self.model(ids[:, :-1], operation, first_logit=self.prompt - 1)
             right = ids[:, self.prompt :, None]
             lead = logits.gather(-1, right).squeeze(-1)
             best_rival = logits.scatter(-1, right, float("-inf")).amax(-1)
@@ -78,29 +88,25 @@ class Prover:
 
     def decode(self, equations: Equations) -> np.ndarray:
         """Generated ids [N, T] by greedy decoding with the key-value cache."""
+        decoder = self.decoders[equations.operation]
         return self._generated(
-            equations, lambda prompts: self.decoder(torch.from_numpy(prompts)).numpy()
+            equations, lambda prompts: decoder(torch.from_numpy(prompts)).numpy()
         )
 
     def graph(self, equations: Equations) -> np.ndarray:
         """Generated ids [N, T] by the serving graph."""
-        return self._generated(equations, self.engine.generate)
+        return self._generated(
+            equations, lambda prompts: self.engine.generate(equations.operation, prompts)
+        )
 
     def _generated(
         self, equations: Equations, generate: Callable[[np.ndarray], np.ndarray]
     ) -> np.ndarray:
-        parts = [
-            generate(
-                layouts.prompts(part.operation, part.operand_1, part.operand_2, self.digits).astype(
-                    np.int64
-                )
-            )
-            for part in equations.split(BATCH)
-        ]
-        return np.concatenate(parts).astype(np.uint8)
-
-    def _sequences(self, part: Equations) -> np.ndarray:
-        return layouts.sequences(part.operation, part.operand_1, part.operand_2, self.digits)
+        parts = []
+        for part in equations.split(DECODED_BATCH):
+            prompts = layouts.prompts(part.operation, part.operand_1, part.operand_2, self.digits)
+            parts.append(generate(prompts.astype(np.int64)).astype(np.uint8))
+        return np.concatenate(parts)
 
 
 _prover: Prover | None = None  # one a worker process, made by its initializer
@@ -115,13 +121,6 @@ def _work(method: str, equations: Equations) -> np.ndarray:
     assert _prover is not None
     result: np.ndarray = getattr(_prover, method)(equations)
     return result
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Provers:

@@ -23,9 +23,10 @@ from arithmetic import bundle, layouts
 from arithmetic.config import load_config
 from arithmetic.errors import InvalidParams, reported
 from arithmetic.grammar import OPERATIONS, Grammar, answer_length, render
-from stages.certify import Equations, Provers, cores
+from stages.certify import Equations, Provers
 from stages.params import Evaluate, load
 from stages.timing import timed
+from stages.torch_setup import cores
 
 FAILURES_LISTED = 100
 
@@ -136,7 +137,6 @@ def evaluate(
     grammar = load_config(folder).grammar
     domain, unseen, on_test = Tally(), Tally(), Tally()
     rng = np.random.default_rng(params.seed)
-    size = grammar.max_operand + 1
     margins: dict[str, float] = {}
     decoded = graph_differs = pass_differs = 0
 
@@ -155,7 +155,7 @@ def evaluate(
             new = np.ones(len(every), bool)
             for part in trained_on:
                 if part.operation == operation:
-                    new[part.operand_1 * size + part.operand_2] = False
+                    new[grammar.index(operation, part.operand_1, part.operand_2)] = False
             unseen.add(operation, lengths[new])
 
             equations = every[checked]
@@ -199,7 +199,10 @@ def evaluate(
         "first_failures": domain.failures,
         "bundle_sha256": bundle.digest(folder),
         "weights_sha256": bundle.file_digest(folder / bundle.WEIGHTS),
-        "decoder_sha256": bundle.file_digest(folder / bundle.DECODER),
+        "decoders_sha256": {
+            operation: bundle.file_digest(folder / bundle.decoder(operation))
+            for operation in grammar.operations
+        },
     }
 
 

@@ -4,14 +4,12 @@ Reads   params.yaml (`generate`).
 Writes  three CSVs (equation, operand_1, operation, operand_2, answer) and a summary of how many
         equations of each operation and answer length went into which split.
 
-Every equation of the domain gets a weight, the probability of its digit pairs under a mix of
-uniform pairs, pairs on the edge of a carry or borrow, and pairs heavy in zeros and nines. One
-weighted draw without replacement, per operation and answer length, is then cut into the three
-splits: so there are no duplicates, and the splits are disjoint, by construction.
+Every equation of the domain gets a weight (`stages.sampling`). One weighted draw without
+replacement, per operation and answer length, is then cut into the three splits: so there are no
+duplicates, and the splits are disjoint, by construction.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,38 +17,15 @@ import pandas as pd
 
 from arithmetic.errors import InvalidParams, reported
 from arithmetic.grammar import OPERATIONS, Grammar, answer_length, render
+from stages import sampling
 from stages.params import Generate, load
 from stages.timing import timed
 
 SPLITS = ("train", "validation", "test")
 
-# Is this pair of digits on the edge? For a sum 9 (a carry from the right runs through), for a
-# difference equality (so does a borrow).
-EDGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "+": lambda x, y: x + y == 9,
-    "-": lambda x, y: x == y,
-}
 # Of a stratum too small for its share, at most this part goes to training; the rest is split
 # evenly, so that short answers are well represented in every split.
 LARGEST_TRAINING_PART = 0.6
-
-
-def pair_weights(operation: str, cascade_share: float, zeros_and_nines_share: float) -> np.ndarray:
-    """Probability of each pair of digits at one position: [10, 10], summing to 1."""
-    x, y = np.meshgrid(np.arange(10), np.arange(10), indexing="ij")
-    edge = EDGES[operation](x, y) / 10
-    heavy_digit = np.where(np.isin(np.arange(10), (0, 9)), 0.3, 0.05)
-    heavy = heavy_digit[:, None] * heavy_digit[None, :]
-    uniform = 1 - cascade_share - zeros_and_nines_share
-    return cascade_share * edge + zeros_and_nines_share * heavy + uniform / 100
-
-
-def equation_weights(a: np.ndarray, b: np.ndarray, digits: int, pairs: np.ndarray) -> np.ndarray:
-    """Product of the pair weights over the digit positions: [N], [N] -> [N]."""
-    weights = np.ones(len(a))
-    for position in range(digits):
-        weights *= pairs[a // 10**position % 10, b // 10**position % 10]
-    return weights
 
 
 def quotas(available: dict[int, int], sizes: list[int]) -> dict[int, list[int]]:
@@ -86,8 +61,7 @@ def draw(
     a, b = grammar.equations(operation)
     numbers = OPERATIONS[operation].compute(a, b)
     stratum = answer_length(numbers[0])
-    pairs = pair_weights(operation, params.cascade_share, params.zeros_and_nines_share)
-    weights = equation_weights(a, b, grammar.digits, pairs)
+    weights = sampling.weights(grammar, operation, params)
     # Weighted sampling without replacement: the smallest of Exp(1)/w (Efraimidis, Spirakis 2006).
     keys = np.full(len(a), np.inf)
     np.divide(rng.standard_exponential(len(a)), weights, out=keys, where=weights > 0)
@@ -149,7 +123,7 @@ def generate(params: Generate) -> dict[str, pd.DataFrame]:
 
 
 def summary(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Counts by split, operation and answer length (digits; the sign is not counted)."""
+    """Counts by split, operation and answer length: digits of the (first) number."""
     parts = []
     for name, data in splits.items():
         first = data["answer"].str.extract(r"(\d+)", expand=False)

@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
 
 def optimisers(
     model: nn.Module, muon_lr: float, muon_momentum: float, adamw_lr: float
-) -> list[torch.optim.Optimizer]:
+) -> tuple[Muon, torch.optim.AdamW]:
     """Muon over the matrices inside the blocks, fused AdamW over the rest.
 
     Fused, because AdamW's default implementation calls MKL's `sqrt`, which differs between CPUs.
@@ -72,7 +72,8 @@ def optimisers(
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        inside = name.startswith("blocks.") and parameter.ndim >= 2
-        (matrices if inside else rest).append(parameter)
-    adamw = torch.optim.AdamW(rest, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    return [Muon(matrices, muon_lr, muon_momentum), adamw]
+        (matrices if name.endswith((".matrices", ".weight")) else rest).append(parameter)
+    adamw = torch.optim.AdamW(
+        rest, lr=adamw_lr, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, fused=True
+    )
+    return Muon(matrices, muon_lr, muon_momentum), adamw

@@ -6,7 +6,7 @@ can break stands at the field, one that needs several stands in `Params._possibl
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,8 +38,11 @@ class Generate(Section):
         operations: operators of the domain.
         max_operand: operands go from 0 to this.
         train_size, validation_size, test_size: equations in each split.
-        cascade_share: share of digit pairs on the edge of a carry or borrow (9+0, 8+1, …; 4-4).
-        zeros_and_nines_share: share of digit pairs heavy in 0 and 9.
+        cascade_share: of + and -, share of digit pairs on the edge of a carry or borrow (9+0,
+            8+1, …; 4-4).
+        zeros_and_nines_share: of + and -, share of digit pairs heavy in 0 and 9.
+        cells_share: share drawn so that every token of the written steps sees each combination of
+            what it looks at equally often.
     """
 
     seed: Seed
@@ -50,6 +53,7 @@ class Generate(Section):
     test_size: Count
     cascade_share: Share
     zeros_and_nines_share: Share
+    cells_share: Share
 
     @property
     def grammar(self) -> Grammar:
@@ -63,12 +67,14 @@ class Model(Section):
         d_model: width of the residual stream.
         layers, heads: of the Transformer.
         mlp_ratio: hidden width of the MLP over d_model.
+        attention: `content` (queries meet keys) or `position` (a learned table of positions).
     """
 
     d_model: Count
     layers: Count
     heads: Count
     mlp_ratio: Count
+    attention: Literal["content", "position"]
 
 
 class Train(Section):
@@ -76,24 +82,25 @@ class Train(Section):
 
     Attributes:
         seed: of initialisation and batch order.
-        batch_size: equations a step.
+        batch_sizes: equations a step, of each operation in the order of generate.operations.
+        shards: parts of a batch that are computed apart and summed in a fixed order; up to so many
+            cores are used, and their number changes nothing in the result.
         warmup_steps, flat_steps, decay_steps: learning-rate schedule; their sum is the training.
         muon_learning_rate, muon_momentum: for the matrices inside the blocks.
         adamw_learning_rate: for embeddings, norms, biases and head.
-        gradient_clip: largest norm of all gradients together.
         validate_every: steps between validations.
         early_stopping_patience: stop after so many validations without a better validation loss.
     """
 
     seed: Seed
-    batch_size: Count
+    batch_sizes: list[Count]
+    shards: Annotated[int, Field(ge=1, le=8)]
     warmup_steps: NotNegative
     flat_steps: NotNegative
     decay_steps: NotNegative
     muon_learning_rate: Rate
     muon_momentum: Annotated[float, Field(ge=0, lt=1)]
     adamw_learning_rate: Rate
-    gradient_clip: Rate
     validate_every: Count
     early_stopping_patience: Count
 
@@ -161,26 +168,42 @@ class Params(Section):
                 "train.warmup_steps, train.flat_steps and train.decay_steps add up to 0; "
                 "give at least one step"
             )
-        if train.batch_size > generate.train_size:
+        operations = len(generate.operations)
+        if len(train.batch_sizes) != operations:
             raise ValueError(
-                f"train.batch_size ({train.batch_size}) exceeds generate.train_size "
-                f"({generate.train_size}); lower the batch or generate more"
+                f"train.batch_sizes has {len(train.batch_sizes)} sizes for {operations} "
+                "operations; give one for each of generate.operations"
+            )
+        largest, rows = max(train.batch_sizes), generate.train_size // operations
+        if largest > rows:
+            raise ValueError(
+                f"train.batch_sizes has {largest}, more than the {rows} training equations of an "
+                "operation; lower it or raise generate.train_size"
+            )
+        if min(train.batch_sizes) < train.shards:
+            raise ValueError(
+                f"train.batch_sizes has {min(train.batch_sizes)}, fewer than train.shards "
+                f"({train.shards}); raise it or use fewer shards"
             )
         return self
 
     @property
     def model_shape(self) -> ModelConfig:
-        """The shape with what follows from the domain: vocabulary and sequence length."""
+        """The shape with what follows from the domain: vocabulary and sequence lengths."""
         grammar = self.generate.grammar
-        generated = layouts.max_generated(grammar.operations, grammar.digits)
+        prompt = layouts.prompt_length(grammar.digits)
         return ModelConfig(
             vocabulary=VOCABULARY_SIZE,
             # END is predicted, never read, so a sequence is one shorter than it is long.
-            max_length=layouts.prompt_length(grammar.digits) + generated - 1,
+            lengths=tuple(
+                prompt + layouts.lengths(operation, grammar.digits).generated - 1
+                for operation in grammar.operations
+            ),
             d_model=self.model.d_model,
             layers=self.model.layers,
             heads=self.model.heads,
             mlp_ratio=self.model.mlp_ratio,
+            attention=self.model.attention,
         )
 
 

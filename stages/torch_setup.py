@@ -1,4 +1,4 @@
-"""Make torch compute the same bytes everywhere; every stage that uses torch calls this first."""
+"""How a stage's process runs: one thread, the same bytes everywhere, on the cores there are."""
 
 import os
 
@@ -16,3 +16,18 @@ def single_threaded() -> None:
         assert os.environ.get(name) == value, f"{name} changed after `stages` was imported"
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_PARENT = os.getppid()
+
+
+def parent_has_gone() -> bool:
+    """Whether this runs a DVC stage whose `dvc` was killed: DVC leaves its child at work."""
+    return "DVC_STAGE" in os.environ and os.getppid() != _PARENT

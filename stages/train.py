@@ -5,44 +5,34 @@ Writes  the bundle's config and weights, a history of the run, and a summary of 
 
 Validation is teacher-forced: greedy decoding reproduces a reference exactly when, fed that
 reference, the argmax is the next token everywhere. So training does not depend on the decoder.
-Nothing here draws on a global random generator or writes a time.
+Nothing here draws on a global random generator or writes a time. A killed training goes on from its
+last checkpoint (`stages.checkpoint`) and ends in the same bytes.
 """
 
 import argparse
 import csv
 import json
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
 from arithmetic import layouts
-from arithmetic.config import BundleConfig, write_config
-from arithmetic.errors import InvalidParams, reported
-from arithmetic.model import ModelConfig, Transformer
-from stages.optimiser import optimisers
+from arithmetic.config import BundleConfig, ModelConfig, write_config
+from arithmetic.errors import InvalidParams, Problem, reported
+from arithmetic.grammar import Grammar
+from stages import checkpoint
+from stages.checkpoint import Checkpoint
 from stages.params import Train, load
-from stages.schedule import Schedule
+from stages.replica import Replica, Validation, follow
+from stages.shards import Exchange, single, with_peers
 from stages.timing import timed
-from stages.torch_setup import single_threaded
-
-VALIDATION_BATCH = 1000
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Means over the validation equations: loss and accuracy per answer token, whole answers."""
-
-    loss: float
-    token_accuracy: float
-    exact_match: float
+from stages.torch_setup import cores, parent_has_gone, single_threaded
 
 
 @dataclass(frozen=True)
@@ -58,137 +48,162 @@ class Row:
     validation_exact_match: float
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The best checkpoint (smallest validation loss), and how the run went."""
+@dataclass
+class Progress:
+    """What a training knows besides its replica; all of it goes into the checkpoint.
 
-    weights: dict[str, Tensor]
-    history: list[Row]
-    best: Row
-    stopped_early: bool
+    Attributes:
+        step: steps done.
+        history: one row a validation.
+        best: index in the history of the smallest validation loss.
+        weights: the model's parameters there.
+        losses: sum of the training losses since the last validation.
+    """
+
+    step: int = 0
+    history: list[Row] = field(default_factory=list)
+    best: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    losses: float = 0.0
+
+    @property
+    def since_best(self) -> int:
+        """Validations since the best one."""
+        return len(self.history) - 1 - self.best
 
 
-def read_sequences(path: Path, digits: int) -> Tensor:
-    """A CSV's equations in the model's format: [N, T] uint8.
+def read_sequences(path: Path, grammar: Grammar) -> list[Tensor]:
+    """A CSV's equations in the model's format, per operation of the grammar: [N, T] uint8 each.
 
     Raises:
-        InvalidParams: the file is missing or its columns are not those of `generate`.
+        InvalidParams: the file is missing, or is not data of `generate` for this domain.
     """
     try:
-        data = pd.read_csv(path, dtype={"operation": str, "answer": str})
-        parts = [
-            (
-                rows.index.to_numpy(),
-                layouts.sequences(
-                    str(operation),
-                    rows["operand_1"].to_numpy(np.int64),
-                    rows["operand_2"].to_numpy(np.int64),
-                    digits,
-                ),
-            )
-            for operation, rows in data.groupby("operation", sort=True)
-        ]
-    except (OSError, KeyError, ValueError) as error:
+        data = pd.read_csv(path, usecols=["operand_1", "operation", "operand_2"])
+        parts = []
+        for operation in grammar.operations:
+            rows = data[data["operation"] == operation]
+            a, b = (rows[name].to_numpy(np.int64) for name in ("operand_1", "operand_2"))
+            parts.append(layouts.sequences(operation, a, b, grammar.digits))
+    except (OSError, ValueError) as error:
         raise InvalidParams(f"{path} is not data of `generate` ({error}); run dvc repro") from error
-    result = np.empty((len(data), parts[0][1].shape[1]), np.uint8)
-    for index, block in parts:
-        result[index] = block
-    return torch.from_numpy(result)
-
-
-def batches(rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Indices [size] of one batch after another, a new order each epoch, whole batches only."""
-    while True:
-        order = torch.randperm(rows, generator=generator)
-        yield from order[: rows - rows % size].split(size)
-
-
-def answer_loss(
-    model: Transformer, batch: Tensor, prompt: int, reduction: str
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on what follows the prompt, and the logits [B, generated, vocabulary]."""
-    ids = batch.long()
-    logits = model(ids[:, :-1], first_logit=prompt - 1)
-    loss = F.cross_entropy(logits.flatten(0, 1), ids[:, prompt:].flatten(), reduction=reduction)
-    return loss, logits
-
-
-@torch.no_grad()
-def validate(model: Transformer, data: Tensor, prompt: int) -> Validation:
-    """Teacher-forced validation over `data` [N, T]."""
-    loss, right, exact = 0.0, 0, 0
-    for batch in data.split(VALIDATION_BATCH):
-        batch_loss, logits = answer_loss(model, batch, prompt, "sum")
-        hits = logits.argmax(-1) == batch[:, prompt:]
-        loss += batch_loss.item()
-        right += int(hits.sum())
-        exact += int(hits.all(1).sum())
-    tokens = len(data) * (data.shape[1] - prompt)
-    return Validation(loss / tokens, right / tokens, exact / len(data))
+    if sum(map(len, parts)) != len(data) or not all(map(len, parts)):
+        raise InvalidParams(f"{path} is not data of the operations in params.yaml; run dvc repro")
+    return [torch.from_numpy(part) for part in parts]
 
 
 def train(
-    shape: ModelConfig, params: Train, digits: int, data: Tensor, validation: Tensor
-) -> Trained:
-    """Train from scratch; the same bytes for the same arguments."""
-    generator = torch.Generator().manual_seed(params.seed)
-    model = Transformer(shape).initialise(generator)
-    prompt = layouts.prompt_length(digits)
-    schedule = Schedule(params.warmup_steps, params.flat_steps, params.decay_steps)
-    both = optimisers(
-        model, params.muon_learning_rate, params.muon_momentum, params.adamw_learning_rate
+    shape: ModelConfig, params: Train, prompt: int, data: list[Tensor], validation: list[Tensor]
+) -> Progress:
+    """Train from scratch or from a checkpoint; the same bytes for the same arguments.
+
+    Args:
+        prompt: tokens of a prompt.
+        data, validation: sequences per operation, [N, T] uint8.
+
+    Raises:
+        Problem: another trainer is at work on the same, or a process of this one was ended.
+    """
+    name = checkpoint.key([asdict(shape), params.model_dump(), prompt], [*data, *validation])
+    with checkpoint.alone(name):
+        replica = Replica(shape, params, prompt, data)
+        progress = _resumed(name, replica)
+        say(f"train: {replica.model.parameter_count():,} parameters, {params.steps:,} steps")
+        if progress.step:
+            say(f"train: going on from step {progress.step:,}")
+        exchange = _exchange(replica, params, name, progress.step)
+        try:
+            while not _finished(progress, params):
+                if parent_has_gone():
+                    raise Problem("dvc is gone, so the training stops; `dvc repro` goes on with it")
+                _advance(replica, exchange, progress)
+                if progress.step % params.validate_every and not _phase_ends(replica, progress):
+                    continue
+                _validate(replica, progress, validation)
+                checkpoint.save(name, _checkpoint(replica, progress))
+        except (EOFError, ConnectionError) as error:
+            raise Problem(
+                "a process of the training was ended from outside; `dvc repro` goes on from step "
+                f"{progress.history[-1].step if progress.history else 0}"
+            ) from error
+        if progress.step < params.steps:
+            say(f"stopped early: no better validation loss in {progress.since_best} validations")
+    return progress
+
+
+def forget(shape: ModelConfig, params: Train, prompt: int, data: list[Tensor]) -> None:
+    """Remove the checkpoint of a finished training, once its outputs are written."""
+    checkpoint.remove(checkpoint.key([asdict(shape), params.model_dump(), prompt], data))
+
+
+def _exchange(replica: Replica, params: Train, name: str, step: int) -> Exchange:
+    processes = min(params.shards, cores())
+    if processes == 1:
+        return single(params.shards, replica.size)
+    arguments = (replica.arguments, name, step)
+    return with_peers(params.shards, replica.size, processes, follow, arguments)
+
+
+def _finished(progress: Progress, params: Train) -> bool:
+    return progress.step == params.steps or progress.since_best >= params.early_stopping_patience
+
+
+def _phase_ends(replica: Replica, progress: Progress) -> bool:
+    return progress.step in replica.schedule.phase_ends
+
+
+def _advance(replica: Replica, exchange: Exchange, progress: Progress) -> None:
+    progress.losses += replica.step(exchange, progress.step)
+    progress.step += 1
+
+
+def _validate(replica: Replica, progress: Progress, data: list[Tensor]) -> None:
+    """Add a row to the history, and keep the weights if they are the best so far."""
+    measured: Validation = replica.validate(data)
+    steps = progress.step - (progress.history[-1].step if progress.history else 0)
+    factor = replica.schedule.factor(progress.step - 1)
+    row = Row(
+        progress.step,
+        replica.schedule.phase(progress.step - 1),
+        rounded(replica.params.muon_learning_rate * factor),
+        rounded(progress.losses / steps),
+        rounded(measured.loss),
+        rounded(measured.token_accuracy),
+        rounded(measured.exact_match),
     )
-    peaks = [optimiser.param_groups[0]["lr"] for optimiser in both]
-    order = batches(len(data), params.batch_size, generator)
-    history: list[Row] = []
-    best: Row | None = None
-    weights: dict[str, Tensor] = {}
-    since_best, loss_sum, loss_count = 0, torch.zeros(()), 0
-    progress(f"{model.parameter_count():,} parameters, {schedule.steps:,} steps", header=True)
+    progress.losses = 0.0
+    progress.history.append(row)
+    best = progress.history[progress.best]
+    if not progress.weights or row.validation_loss < best.validation_loss:
+        progress.best = len(progress.history) - 1
+        progress.weights = replica.weights()
+    say(
+        f"  step {row.step:5d}/{replica.schedule.steps}  {row.phase:6s}  "
+        f"lr {row.learning_rate:<9.3g}loss {row.train_loss:.2e}  validation "
+        f"{row.validation_loss:.2e}  exact {row.validation_exact_match:.4f}"
+        f"{'  *' if progress.since_best == 0 else ''}"
+    )
 
-    for step in range(schedule.steps):
-        factor = schedule.factor(step)
-        for optimiser, peak in zip(both, peaks, strict=True):
-            optimiser.param_groups[0]["lr"] = peak * factor
-        loss, _ = answer_loss(model, data[next(order)], prompt, "mean")
-        model.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), params.gradient_clip)
-        for optimiser in both:
-            optimiser.step()
-        loss_sum += loss.detach()
-        loss_count += 1
 
-        done = step + 1
-        if done % params.validate_every and done not in schedule.phase_ends:
-            continue
-        measured = validate(model, validation, prompt)
-        row = Row(
-            done,
-            schedule.phase(step),
-            rounded(params.muon_learning_rate * factor),
-            rounded(loss_sum.item() / loss_count),
-            rounded(measured.loss),
-            rounded(measured.token_accuracy),
-            rounded(measured.exact_match),
-        )
-        loss_sum, loss_count = torch.zeros(()), 0
-        history.append(row)
-        if best is None or row.validation_loss < best.validation_loss:
-            best, since_best = row, 0
-            weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        else:
-            since_best += 1
-        progress(
-            f"step {done:5d}/{schedule.steps}  {row.phase:6s}  lr {row.learning_rate:<9.3g}"
-            f"loss {row.train_loss:.5f}  validation {row.validation_loss:.5f}  "
-            f"exact {row.validation_exact_match:.4f}{'  *' if row is best else ''}"
-        )
-        if since_best >= params.early_stopping_patience:
-            progress(f"stopped early: no better validation loss in {since_best} validations")
-            break
-    assert best is not None  # the end of the last phase always validates
-    return Trained(weights, history, best, history[-1].step < schedule.steps)
+def _checkpoint(replica: Replica, progress: Progress) -> Checkpoint:
+    tensors = {f"best.{name}": tensor for name, tensor in progress.weights.items()}
+    state = {
+        "step": progress.step,
+        "best": progress.best,
+        "history": [asdict(row) for row in progress.history],
+    }
+    return Checkpoint(tensors | replica.state(), state)
+
+
+def _resumed(name: str, replica: Replica) -> Progress:
+    found = checkpoint.load(name)
+    if found is None:
+        return Progress()
+    replica.restore(found.tensors)
+    prefix = "best."
+    weights = {k.removeprefix(prefix): v for k, v in found.tensors.items() if k.startswith(prefix)}
+    history = [Row(**row) for row in found.state["history"]]
+    return Progress(found.state["step"], history, found.state["best"], weights)
 
 
 def rounded(value: float) -> float:
@@ -196,30 +211,31 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def progress(line: str, header: bool = False) -> None:
-    print(("train: " if header else "  ") + line, flush=True)
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
-def write(trained: Trained, config: BundleConfig, paths: argparse.Namespace) -> None:
+def write(progress: Progress, params: Train, config: BundleConfig, paths: Any) -> None:
     """Config, weights, history and summary, as safetensors, JSON and CSV."""
     for path in (paths.config, paths.weights, paths.history, paths.summary):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_config(paths.config, config)
     # Without a metadata dict the bytes of a safetensors file are a function of the tensors alone.
-    save_file(trained.weights, paths.weights)
+    save_file(progress.weights, paths.weights)
+    best = progress.history[progress.best]
     with paths.history.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*asdict(trained.best), "best"], lineterminator="\n")
+        writer = csv.DictWriter(file, [*asdict(best), "best"], lineterminator="\n")
         writer.writeheader()
-        for row in trained.history:
-            writer.writerow({**asdict(row), "best": int(row is trained.best)})
+        for row in progress.history:
+            writer.writerow({**asdict(row), "best": int(row is best)})
     summary = {
-        "parameters": sum(tensor.numel() for tensor in trained.weights.values()),
-        "steps": trained.history[-1].step,
-        "stopped_early": trained.stopped_early,
-        "best_step": trained.best.step,
-        "validation_loss": trained.best.validation_loss,
-        "validation_token_accuracy": trained.best.validation_token_accuracy,
-        "validation_exact_match": trained.best.validation_exact_match,
+        "parameters": sum(tensor.numel() for tensor in progress.weights.values()),
+        "steps": progress.step,
+        "stopped_early": progress.step < params.steps,
+        "best_step": best.step,
+        "validation_loss": best.validation_loss,
+        "validation_token_accuracy": best.validation_token_accuracy,
+        "validation_exact_match": best.validation_exact_match,
     }
     paths.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
@@ -234,19 +250,16 @@ def main() -> None:
     parser.add_argument("--history", type=Path, default=Path("metrics/history.csv"))
     parser.add_argument("--summary", type=Path, default=Path("metrics/training.json"))
     paths = parser.parse_args()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with reported(), timed("train", paths.weights):
         single_threaded()
         params = load(paths.params)
         grammar = params.generate.grammar
-        trained = train(
-            params.model_shape,
-            params.train,
-            grammar.digits,
-            read_sequences(paths.train, grammar.digits),
-            read_sequences(paths.validation, grammar.digits),
-        )
-        write(trained, BundleConfig(grammar, params.model_shape), paths)
+        shape, prompt = params.model_shape, layouts.prompt_length(grammar.digits)
+        data = read_sequences(paths.train, grammar)
+        validation = read_sequences(paths.validation, grammar)
+        progress = train(shape, params.train, prompt, data, validation)
+        write(progress, params.train, BundleConfig(grammar, shape), paths)
+        forget(shape, params.train, prompt, [*data, *validation])
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ SMALL = {
         "test_size": 20,
     },
     "train": {
-        "batch_size": 32,
+        "batch_sizes": [16, 16],
         "warmup_steps": 10,
         "flat_steps": 50,
         "decay_steps": 90,

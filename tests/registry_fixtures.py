@@ -80,7 +80,7 @@ def relock(root: Path) -> None:
             place = root / entry["path"]
             if place.is_file():
                 entry["md5"] = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
-            elif place.is_dir() and entry["path"] == "bundle":
+            elif place.is_dir():
                 listing = [
                     {
                         "md5": hashlib.md5(
@@ -88,7 +88,7 @@ def relock(root: Path) -> None:
                         ).hexdigest(),
                         "relpath": name,
                     }
-                    for name in sorted(bundle.FILES)
+                    for name in sorted(file.name for file in place.iterdir())
                 ]
                 text = json.dumps(listing, sort_keys=True).encode()
                 entry["md5"] = hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"

@@ -82,3 +82,11 @@ def test_dvc_yaml_lists_exactly_the_modules_that_a_stage_uses(stage):
     listed = {dep for dep in definition["deps"] if dep.endswith(".py")}
     used = reachable(f"stages.{stage}") - NEUTRAL | {"stages/__init__.py"}
     assert listed == used
+
+
+def test_the_second_configuration_has_the_same_dag():
+    """four-operations/dvc.yaml is the root's, with the code one folder up."""
+    second = (ROOT / "four-operations" / "dvc.yaml").read_text(encoding="utf-8")
+    same = second.replace("PYTHONPATH=.. ", "").replace("- ../", "- ")
+    first = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(same) == yaml.safe_load(first)

@@ -98,10 +98,10 @@ def test_the_container_answers_with_the_promoted_version(service: Service, works
     assert answer["predicted_answer"] == "962"
     assert answer["full_output"] == "951+11=962"
     assert answer["model_version"] == "1"
-    pulled = docker("exec", service.identity, "find", "/tmp", "-name", "*.onnx")
-    assert Path(pulled).name == bundle.DECODER
+    pulled = docker("exec", service.identity, "find", "/tmp", "-name", bundle.WEIGHTS)
     digest = docker("exec", service.identity, "sha256sum", pulled).split()[0]
-    assert digest == bundle.file_digest(workspace / "bundle" / bundle.DECODER)
+    assert digest == bundle.file_digest(workspace / "bundle" / bundle.WEIGHTS)
+    assert health["bundle_sha256"] == bundle.digest(workspace / "bundle")
 
 
 @pytest.mark.docker

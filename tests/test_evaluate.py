@@ -85,7 +85,8 @@ def test_a_broken_model_is_reported_and_not_hidden(tiny_bundle, pipeline):
     path = tiny_bundle / "weights.safetensors"
     weights = {name: tensor.flip(0) for name, tensor in load_file(path).items()}
     save_file(weights, path)
-    (tiny_bundle / "decoder.onnx").write_bytes(export(tiny_bundle, opset=17))
+    for operation, graph in export(tiny_bundle, opset=17).items():
+        (tiny_bundle / bundle.decoder(operation)).write_bytes(graph)
     grammar = load_config(tiny_bundle).grammar
     data = pipeline / "data"
     report = evaluate(

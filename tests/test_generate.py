@@ -2,11 +2,14 @@
 
 import stages  # noqa: F401, I001
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from arithmetic import layouts
 from arithmetic.errors import InvalidParams
 from arithmetic.grammar import Grammar, solve
+from stages import sampling
 from stages.generate import SPLITS, generate, quotas, summary
 from stages.params import Generate
 
@@ -19,6 +22,7 @@ PARAMS = Generate(
     test_size=500,
     cascade_share=0.3,
     zeros_and_nines_share=0.25,
+    cells_share=0.2,
 )
 KEY = ["operand_1", "operation", "operand_2"]
 
@@ -63,7 +67,7 @@ def test_cascades_are_there_and_more_than_chance_gives(splits):
     train = splits["train"]
     sums = train[train["operation"] == "+"]
     share = ((sums["operand_1"] // 10 + sums["operand_2"] // 10) == 9).mean()
-    assert share > 0.25, "chance gives 0.10"
+    assert share > 0.2, "chance gives 0.10"
 
 
 def test_the_seed_decides_and_nothing_else(splits):
@@ -76,6 +80,28 @@ def test_the_seed_decides_and_nothing_else(splits):
 def test_a_domain_that_is_too_small_is_said_so():
     with pytest.raises(InvalidParams, match=r"lower the sizes or raise generate\.max_operand"):
         generate(PARAMS.model_copy(update={"max_operand": 9}))
+
+
+@pytest.mark.parametrize("operation", ["+", "-", "*", "/"])
+def test_weights_are_a_distribution_over_the_domain(operation):
+    grammar = Grammar((operation,), 99)
+    weights = sampling.weights(grammar, operation, PARAMS)
+    assert len(weights) == grammar.count(operation)
+    assert (weights > 0).all()
+    assert abs(weights.sum() - 1) < 1e-9
+
+
+def test_cells_show_rare_combinations_evenly():
+    """Of a sum's last carry, all 200 inputs (two digits, a carry) are drawn equally often."""
+    grammar = Grammar(("+",), 99)
+    a, b = grammar.equations("+")
+    weights = sampling.by_cells("+", a, b, 2)
+    page, _ = layouts.sheet("+", a, b, 2)
+    carry = page.names.index("carry 1")
+    cells = sum(page[i] * 10**k for k, i in enumerate(page.looks_at[carry]))
+    shares = np.bincount(cells, weights)
+    even = np.bincount(cells, np.full(len(a), 1 / len(a)))
+    assert shares[shares > 0].std() < even[even > 0].std()
 
 
 def test_quotas_share_equally_and_hand_on_what_a_small_stratum_lacks():

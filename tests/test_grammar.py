@@ -59,6 +59,12 @@ def test_refusals_name_what_is_wrong(text, says):
     assert len(str(refusal.value)) < 200, "a message stays a sentence, whatever was sent"
 
 
+def test_division_by_zero_is_refused_with_its_reason():
+    with pytest.raises(InvalidEquation, match="division by zero"):
+        Grammar(("/",), 999).parse("7/0=")
+    assert Grammar(("/",), 999).parse("0/7=") == Equation(0, "/", 7)
+
+
 def test_an_operand_above_a_bound_that_is_no_power_of_ten_is_refused():
     with pytest.raises(InvalidEquation, match="too large; operands go from 0 to 500"):
         Grammar(("+",), 500).parse("501+1=")
@@ -68,6 +74,9 @@ def test_an_operand_above_a_bound_that_is_no_power_of_ten_is_refused():
 def test_solve_is_exact(a, b):
     assert solve(Equation(a, "+", b)) == str(a + b)
     assert solve(Equation(a, "-", b)) == str(a - b)
+    assert solve(Equation(a, "*", b)) == str(a * b)
+    if b:
+        assert solve(Equation(a, "/", b)) == f"{a // b}r{a % b}"
 
 
 def test_the_domain_is_enumerated_once():
@@ -75,6 +84,13 @@ def test_the_domain_is_enumerated_once():
     assert len(a) == 10_000
     assert len(set(zip(a.tolist(), b.tolist(), strict=True))) == 10_000
     assert (a.min(), a.max(), b.min(), b.max()) == (0, 99, 0, 99)
+
+
+@pytest.mark.parametrize("operation", ["+", "/"])
+def test_every_equation_knows_its_place(operation):
+    grammar = Grammar((operation,), 99)
+    places = grammar.index(operation, *grammar.equations(operation))
+    assert places.tolist() == list(range(grammar.count(operation)))
 
 
 def test_answers_of_two_numbers_have_one_form():

@@ -98,7 +98,7 @@ def test_a_finished_pipeline_is_recorded_whole(root: Path) -> None:
     assert version.tags[BUNDLE_TAG] == done.bundle_sha256
     assert json.loads(version.tags["certificate"])["run_id"] == done.run_id
     stored = [path.name for path in (root / "mlartifacts").rglob("*")]
-    assert "decoder.onnx" in stored
+    assert "decoders" in stored
     assert not [name for name in stored if name.endswith((".pkl", ".pickle", ".pyc"))]
     assert "model.py" not in stored, "the version carries training code"
 

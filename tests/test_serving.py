@@ -53,6 +53,11 @@ def test_a_prediction_is_the_model_s_own_answer(client, tiny_bundle):
     }
 
 
+def test_the_steps_are_shown_when_asked_for(client):
+    body = client.post("/predict", json={"equation": "7-2=", "show_work": True}).json()
+    assert body["work"][0].startswith("ones: 7 - 2 = ")
+
+
 @pytest.mark.parametrize(
     ("equation", "says"),
     [
@@ -129,11 +134,11 @@ def test_a_model_that_comes_later_is_loaded_then(tiny_bundle, tmp_path):
 
 
 def test_a_damaged_bundle_is_not_served(tiny_bundle, tmp_path):
-    (tiny_bundle / "decoder.onnx").write_bytes(b"no graph")
+    (tiny_bundle / bundle.decoder("+")).write_bytes(b"no graph")
     with TestClient(create_app(settings(tmp_path), pulls(tiny_bundle))) as client:
         health = client.get("/health").json()
         assert health["model_loaded"] is False
-        assert "decoder.onnx does not load" in health["reason"]
+        assert "addition.onnx does not load" in health["reason"]
 
 
 def test_docs_show_the_routes_with_examples(client):

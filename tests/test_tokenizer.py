@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arithmetic.errors import UnknownCharacter
-from arithmetic.tokenizer import CHARACTERS, END, PAD, VOCABULARY_SIZE, decode, encode
+from arithmetic.tokenizer import CHARACTERS, END, VOCABULARY_SIZE, decode, encode
 
 
 @given(st.text(alphabet=CHARACTERS))
@@ -25,9 +25,9 @@ def test_digits_are_their_own_ids():
     assert encode("0123456789") == list(range(10))
 
 
-def test_end_closes_and_pad_is_skipped():
-    assert decode([1, PAD, 2, END, 3]) == "12"
+def test_end_closes():
+    assert decode([1, 2, END, 3]) == "12"
 
 
 def test_ids_fill_the_vocabulary():
-    assert sorted([*encode(CHARACTERS), END, PAD]) == list(range(VOCABULARY_SIZE))
+    assert sorted([*encode(CHARACTERS), END]) == list(range(VOCABULARY_SIZE))

@@ -1,19 +1,25 @@
 """Optimiser, schedule and training: the same arguments give the same bytes."""
 
-import stages  # noqa: F401, I001
+import stages  # noqa: I001
 
 import itertools
 import math
+import os
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
+import stages.train
+from arithmetic.errors import Problem
+from stages import checkpoint
 from stages.optimiser import Muon, optimisers, orthogonalised
 from stages.params import Params, validate
 from stages.schedule import Schedule
 from stages.torch_setup import single_threaded
-from stages.train import Trained, batches, read_sequences, train
+from stages.replica import Replica
+from stages.train import Progress, read_sequences, train
 from tests.conftest import small_params
 
 
@@ -56,39 +62,62 @@ def test_the_schedule_warms_up_stays_and_decays():
     assert [schedule.phase(step) for step in (0, 4, 7)] == ["warmup", "flat", "decay"]
 
 
-def test_an_epoch_sees_each_row_once():
-    order = batches(10, 3, torch.Generator().manual_seed(1))
-    first = torch.cat([next(order) for _ in range(3)])
-    assert len(set(first.tolist())) == 9
+@pytest.fixture
+def inputs(pipeline):
+    """The small pipeline's data in the model's format: training, validation."""
+    grammar = validate(small_params()).generate.grammar
+    data = pipeline / "data"
+    return [read_sequences(data / f"{name}.csv", grammar) for name in ("train", "validation")]
 
 
 @pytest.fixture
-def run(pipeline):
-    """Train on the small pipeline's data with some params changed."""
+def run(inputs, tmp_path, monkeypatch):
+    """Train on the small pipeline's data with some params changed, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
 
-    def train_with(**changes: object) -> Trained:
+    def train_with(**changes: object) -> Progress:
         single_threaded()
         params = validate(small_params())
-        return train(
-            params.model_shape,
-            params.train.model_copy(update=changes),
-            params.generate.grammar.digits,
-            read_sequences(pipeline / "data" / "train.csv", 1),
-            read_sequences(pipeline / "data" / "validation.csv", 1),
-        )
+        return train(params.model_shape, params.train.model_copy(update=changes), 4, *inputs)
 
     return train_with
 
 
-def test_training_is_a_function_of_its_arguments(run):
+def replica(inputs, **changes: object) -> Replica:
+    params = validate(small_params())
+    training = params.train.model_copy(update=changes)
+    return Replica(params.model_shape, training, 4, inputs[0])
+
+
+def test_an_epoch_sees_each_equation_once(inputs):
+    """120 equations, 60 an operation, in batches of 16: three whole ones an epoch."""
+    one = replica(inputs, shards=2)
+    seen = [one._rows(0, step, shard) for step in range(3) for shard in range(2)]
+    rows = {tuple(row.tolist()) for part in seen for row in part}
+    assert sum(map(len, seen)) == len(rows) == 48
+
+
+def test_training_is_a_function_of_its_arguments(run, tmp_path):
     torch.manual_seed(1)
     first = run()
+    shutil.rmtree(tmp_path / ".checkpoints")
     torch.manual_seed(2)
     second = run()
     assert first.history == second.history
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
     other = run(seed=2)
-    assert not torch.equal(other.weights["head.weight"], first.weights["head.weight"])
+    assert not torch.equal(other.weights["head"], first.weights["head"])
+
+
+def test_one_core_and_two_give_the_same_bytes(run, tmp_path, monkeypatch):
+    """The shards are the same, only who computes them is not."""
+    monkeypatch.setattr(stages.train, "cores", lambda: 2)
+    two = run(decay_steps=40)
+    shutil.rmtree(tmp_path / ".checkpoints")
+    monkeypatch.setattr(stages.train, "cores", lambda: 1)
+    one = run(decay_steps=40)
+    assert one.history == two.history
+    assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
 
 
 def test_it_learns(run):
@@ -103,6 +132,54 @@ def test_it_stops_early_and_keeps_the_best(run):
     trained = run(
         muon_learning_rate=5.0, flat_steps=2000, validate_every=10, early_stopping_patience=3
     )
-    assert trained.stopped_early
-    assert trained.best.validation_loss == min(row.validation_loss for row in trained.history)
-    assert trained.history.index(trained.best) == len(trained.history) - 4
+    assert trained.step < 2000
+    best = trained.history[trained.best]
+    assert best.validation_loss == min(row.validation_loss for row in trained.history)
+    assert trained.best == len(trained.history) - 4
+
+
+def test_an_interrupted_training_ends_in_the_same_bytes(run, tmp_path, monkeypatch):
+    whole = run()
+    shutil.rmtree(tmp_path / ".checkpoints")
+    save = checkpoint.save
+
+    def save_and_stop(name: str, state: checkpoint.Checkpoint) -> None:
+        save(name, state)
+        if state.state["step"] == 100:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.setattr(checkpoint, "save", save)
+    resumed = run()
+    assert resumed.history == whole.history
+    assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)
+
+
+def test_a_damaged_checkpoint_is_not_taken_for_a_whole_one(run, tmp_path, capfd):
+    whole = run()
+    (path,) = (tmp_path / ".checkpoints").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1000])
+    again = run()
+    assert "does not read" in capfd.readouterr().out
+    assert again.history == whole.history
+
+
+def test_a_second_trainer_stops_with_a_clear_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "LOCK_SECONDS", 0.1)
+    with (
+        checkpoint.alone("key"),
+        pytest.raises(Problem, match=f"at work .process {os.getpid()}."),
+        checkpoint.alone("key"),
+    ):
+        pass
+
+
+def test_a_checkpoint_s_key_stands_for_params_data_and_code():
+    data = [torch.zeros(2, 3, dtype=torch.uint8)]
+    key = checkpoint.key({"seed": 1}, data)
+    assert key == checkpoint.key({"seed": 1}, data)
+    assert key != checkpoint.key({"seed": 2}, data)
+    assert key != checkpoint.key({"seed": 1}, [data[0] + 1])

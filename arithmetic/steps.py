@@ -1,0 +1,112 @@
+"""A model's scratch as a pupil would read it.
+
+Only the characters that the model wrote are shown, in words around them; nothing is computed here,
+so a wrong scratch is shown as wrong as it is.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from arithmetic import layouts
+from arithmetic.grammar import Equation
+
+PLACES = ("ones", "tens", "hundreds", "thousands", "ten thousands", "hundred thousands")
+
+# Characters of the scratch by the names that `arithmetic.written` gives them.
+Tokens = dict[str, str]
+
+
+def explain(equation: Equation, scratch: str, digits: int) -> list[str]:
+    """The written steps, a line each.
+
+    Args:
+        scratch: of the model's answer to this equation.
+        digits: of an operand in the model's grammar.
+    """
+    tokens = dict(zip(_names(equation.operation, digits), scratch, strict=True))
+    a, b = (f"{number:0{digits}d}"[::-1] for number in (equation.operand_1, equation.operand_2))
+    return _EXPLANATIONS[equation.operation](tokens, a, b)
+
+
+@lru_cache
+def _names(operation: str, digits: int) -> Sequence[str]:
+    page, lengths = layouts.sheet(operation, np.array([1]), np.array([1]), digits)
+    start = layouts.prompt_length(digits)
+    return page.names[start : start + lengths.scratch]
+
+
+def _number(characters: Sequence[str]) -> str:
+    """Least significant first to a number without leading zeros."""
+    return "".join(reversed(characters)).lstrip("0") or "0"
+
+
+def _addition(tokens: Tokens, a: str, b: str) -> list[str]:
+    lines, carry = [], ""
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        sum_text = f"{x} + {y}" + (f" + {carry}" if carry else "")
+        carry = tokens[f"carry {i}"]
+        lines.append(f"{PLACES[i]}: {sum_text} = {tokens[f'digit {i}']}, carry {carry}")
+    return lines
+
+
+def _subtraction(tokens: Tokens, a: str, b: str) -> list[str]:
+    lines, borrow = [], ""
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        difference = f"{x} - {y}" + (f" - {borrow}" if borrow else "")
+        borrow = tokens[f"borrow {i}"]
+        lines.append(f"{PLACES[i]}: {difference} = {tokens[f'digit {i}']}, borrow {borrow}")
+    if borrow != "0":
+        lines.append("a borrow is left over: the result is negative, so take the complement")
+    return lines
+
+
+def _multiplication(tokens: Tokens, a: str, b: str) -> list[str]:
+    n = len(a)
+    lines = []
+    rows = []
+    for j, y in enumerate(b):
+        row = [tokens[f"row {j} ones {i}"] for i in range(n)] + [tokens[f"row {j} tens {n - 1}"]]
+        rows.append(row)
+        lines.append(f"{_number(a)} x {y} {PLACES[j]} = {_number(['0'] * j + row)}")
+    total = rows[0]
+    for j in range(1, n):
+        result = total[:j] + [tokens[f"sum {j} digit {i + j}"] for i in range(n + 1)]
+        shifted = _number(["0"] * j + rows[j])
+        lines.append(f"{_number(total)} + {shifted} = {_number(result)}")
+        total = result
+    return lines
+
+
+def _division(tokens: Tokens, a: str, b: str) -> list[str]:
+    n = len(a)
+    multiples = {factor: [tokens[f"{factor}b {i}"] for i in range(n)] for factor in (2, 4, 8)}
+    names = {1: _number(b)}
+    for factor, characters in multiples.items():
+        names[factor] = "too much" if ">" in characters else _number(characters)
+    doubled = ", ".join(f"{factor} times is {names[factor]}" for factor in (2, 4, 8))
+    lines = [f"{names[1]}: {doubled}"]
+    first, remainder = tokens[f"quotient {n - 1}"], [tokens[f"remainder {n - 1}"]]
+    lines.append(
+        f"{PLACES[n - 1]}: {names[1]} fits {first} times into {a[-1]}, {_number(remainder)} remains"
+    )
+    for place in range(n - 2, -1, -1):
+        remainder = [a[place], *remainder]
+        lines.append(f"{PLACES[place]}: bring down {a[place]}, which makes {_number(remainder)}")
+        for factor in (8, 4, 2, 1):
+            name = f"place {place} try {factor}"
+            size = len(remainder)
+            rejected = tokens[f"{name} borrow {size - 1}"] != "0"
+            remainder = [tokens[f"{name} digit {i}"] for i in range(size)]
+            outcome = "does not fit" if rejected else f"fits, {_number(remainder)} remains"
+            lines.append(f"  {factor} times ({names[factor]}) {outcome}")
+    return lines
+
+
+_EXPLANATIONS: dict[str, Callable[[Tokens, str, str], list[str]]] = {
+    "+": _addition,
+    "-": _subtraction,
+    "*": _multiplication,
+    "/": _division,
+}
