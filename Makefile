@@ -7,7 +7,7 @@ PYTHON_ENV := .venv/bin
 export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds bench-pipeline
+.PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds frontier certify-full reproduce bench-pipeline bench-kills
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +29,8 @@ run: setup ## the whole walk: dvc repro, register, promote, serve, one real pred
 
 four-operations: setup ## train, evaluate and register the second configuration: + - * /
 	@cd four-operations && PYTHONPATH=.. python -m dvc repro
+	@mkdir -p docs/certificates && cp four-operations/metrics/evaluation.json \
+		docs/certificates/four-operations.json
 
 serve: setup ## serve Production in the foreground from the default store (PORT=8000)
 	@python -m scripts.serve
@@ -56,5 +58,20 @@ format: setup ## let ruff mend what it can
 seeds: setup ## ten fresh seeds of the default recipe, each certified on its whole domain
 	@python -m benchmarks.seeds
 
-bench-pipeline: setup ## seconds of the whole pipeline, from nothing, in a clone of the last commit
+frontier: setup ## the smallest exact models by parameters
+	@python -m benchmarks.frontier
+
+certify-full: setup ## every equation of both domains, decoded by the graphs that serve (minutes)
+	@python -m benchmarks.certify_full
+	@python -m benchmarks.certify_full --bundle four-operations/bundle \
+		--result certify-full-four-operations
+
+reproduce: setup ## dvc.lock again from nothing, in a clone of the last commit; prints a certificate
+	@python -m benchmarks.reproduce
+
+bench-kills: setup ## kill -9 at 1,000 random moments of dvc repro (hours)
+	@python -m benchmarks.kills
+
+bench-pipeline: setup ## seconds of both pipelines, from nothing, in a clone of the last commit
 	@python -m benchmarks.pipeline
+	@python -m benchmarks.pipeline --project four-operations --result four-operations

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from arithmetic import bundle
 from arithmetic.errors import RegistryProblem
 from arithmetic.gate import Certificate, read_certificate
-from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, MODEL, store
+from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, EXPERIMENT, MODEL, store
 from registry.errors import DigestMismatch, VersionNotFound
 
 if TYPE_CHECKING:
@@ -120,3 +120,19 @@ def numbers(start: Path | None = None) -> set[str]:
     with store.opened(start) as client:
         found = client.search_model_versions(f"name = '{MODEL}'")
     return {str(version.version) for version in found}
+
+
+def census(start: Path | None = None) -> dict[str, int]:
+    """How many runs are recorded and unfinished, how many versions there are and are incomplete."""
+    with store.opened(start) as client:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        runs = [] if experiment is None else client.search_runs([experiment.experiment_id])
+        recorded = sum(run.data.tags.get("recorded") == "yes" for run in runs)
+        versions = client.search_model_versions(f"name = '{MODEL}'")
+        complete = sum({BUNDLE_TAG, "certificate"} <= set(version.tags) for version in versions)
+    return {
+        "recorded": recorded,
+        "unfinished": len(runs) - recorded,
+        "versions": len(versions),
+        "incomplete": len(versions) - complete,
+    }

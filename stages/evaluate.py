@@ -57,12 +57,12 @@ class Tally:
             answer = layouts.read_answer(equations.operation, generated[row], grammar.digits)
             self.hallucinations += not answer.is_integer
             self.infinite_generation += not answer.ended
-            if answer.is_integer and not lowest <= int(answer.text) <= highest:
+            if answer.is_integer and not lowest <= first_number(answer.text) <= highest:
                 self.out_of_range += 1
             if answer.text == right and answer.ended:
                 continue
             wrong[row] = True
-            self.errors[equations.operation, len(right.lstrip("-"))] += 1
+            self.errors[equations.operation, len(str(abs(first_number(right))))] += 1
             if len(self.failures) < FAILURES_LISTED:
                 a, b = equations.operand_1[row], equations.operand_2[row]
                 asked = f"{a}{equations.operation}{b}="
@@ -96,10 +96,16 @@ def counts(equations: int, errors: int) -> dict[str, Any]:
     return {"exact_match": exact, "errors": errors, "equations": equations}
 
 
+def first_number(answer: str) -> int:
+    """The number of an answer, of a division its quotient."""
+    return int(answer.split("r")[0])
+
+
 def answer_range(operation: str, grammar: Grammar) -> tuple[int, int]:
-    """The smallest and largest exact answer of an operation, from the corners of its domain."""
+    """The smallest and largest exact (first) number, from the corners of an operation's domain."""
     edges = np.array([0, grammar.max_operand])
-    numbers = OPERATIONS[operation].compute(*(x.ravel() for x in np.meshgrid(edges, edges)))
+    seconds = np.array([OPERATIONS[operation].smallest_operand_2, grammar.max_operand])
+    numbers = OPERATIONS[operation].compute(*(x.ravel() for x in np.meshgrid(edges, seconds)))
     return int(numbers[0].min()), int(numbers[0].max())
 
 

@@ -16,7 +16,7 @@ from stages.certify import Equations, Prover, Provers
 from stages.evaluate import Tally, answer_range, evaluate, read_equations
 from stages.export import export
 from stages.params import validate
-from tests.conftest import small_params
+from benchmarks.small import params as small_params
 
 PARAMS = validate(small_params()).evaluate
 
@@ -132,3 +132,21 @@ def test_answer_ranges_follow_from_the_domain():
     grammar = Grammar(("+", "-"), 999)
     assert answer_range("+", grammar) == (0, 1998)
     assert answer_range("-", grammar) == (-999, 999)
+    assert answer_range("*", grammar) == (0, 998_001)
+    assert answer_range("/", grammar) == (0, 999)
+
+
+def test_quotients_are_judged_by_both_numbers():
+    """87/4= is 21r3: right, with another remainder, and out of range."""
+    grammar = Grammar(("/",), 99)
+    a, b = np.array([87]), np.array([4])
+    right = layouts.sequences("/", a, b, 2)[:, layouts.prompt_length(2) :]
+    wrong = right.copy()
+    wrong[0, -2] = 9
+    for generated, errors in ((right, 0), (wrong, 1)):
+        tally = Tally()
+        tally.add("/", np.array([2]))
+        tally.judge(Equations("/", a, b), generated, ["21r3"], grammar)
+        report = tally.report()
+        assert (report["errors"], report["out_of_range"]) == (errors, 0)
+        assert report["by_answer_length"]["2"]["errors"] == errors

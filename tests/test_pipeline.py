@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import clean_environment, dvc, git
+from benchmarks.small import dvc_environment, git
+from tests.conftest import dvc
 
 
 def status(root: Path) -> dict[str, list[object]]:
@@ -107,7 +108,7 @@ def test_bad_params_stop_every_stage_with_one_sentence(workspace, stage, argumen
     done = subprocess.run(
         ["python", "-m", f"stages.{stage}", *arguments],
         cwd=workspace,
-        env=clean_environment(),
+        env=dvc_environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -122,7 +123,7 @@ def test_each_stage_runs_by_itself_on_the_committed_files(workspace):
     subprocess.run(
         ["python", "-m", "stages.evaluate"],
         cwd=workspace,
-        env=clean_environment(),
+        env=dvc_environment(),
         capture_output=True,
         check=True,
     )

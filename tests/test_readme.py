@@ -31,13 +31,26 @@ def test_the_errors_are_those_of_the_evaluation():
 
 
 def test_the_parameters_are_those_of_the_training():
-    assert row("parameters") == f"{read('metrics/training.json')['parameters']:,}"
+    assert row("parameters |") == f"{read('metrics/training.json')['parameters']:,}"
 
 
 def test_the_seconds_are_those_of_the_benchmark():
     figures = read("benchmarks/results/pipeline.json")
     assert row("the whole pipeline") == f"{figures['seconds']:.0f} s"
     assert figures["lock_and_outputs_unchanged"] is True
+
+
+def test_the_seeds_are_those_of_the_benchmark():
+    figures = read("benchmarks/results/seeds.json")
+    assert row("fresh seeds") == f"{figures['exact']} of {len(figures['seeds'])}"
+
+
+def test_the_four_operations_are_those_of_their_evaluation():
+    evaluation = read("four-operations/metrics/evaluation.json")
+    training = read("four-operations/metrics/training.json")
+    seconds = read("benchmarks/results/four-operations.json")["stages"]["train"]
+    assert row("four operations") == f"{evaluation['errors']:,} of {evaluation['equations']:,}"
+    assert row("parameters, seconds") == f"{training['parameters']:,}, {seconds:.0f} s"
 
 
 def test_it_is_short():

@@ -20,7 +20,7 @@ from stages.schedule import Schedule
 from stages.torch_setup import single_threaded
 from stages.replica import Replica
 from stages.train import Progress, read_sequences, train
-from tests.conftest import small_params
+from benchmarks.small import params as small_params
 
 
 def test_newton_schulz_makes_all_singular_values_about_one():
