@@ -1,6 +1,7 @@
 """`dvc repro` as a user sees it: what reruns, what comes from the cache, what is recorded."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -133,8 +134,8 @@ def test_each_stage_runs_by_itself_on_the_committed_files(workspace):
 def test_no_output_holds_a_time_a_path_or_a_run(pipeline):
     """What differs from run to run must not be in a DVC output."""
     for name in ("bundle", "metrics"):
-        for path in (pipeline / name).rglob("*"):
+        for path in filter(Path.is_file, (pipeline / name).rglob("*")):
             content = path.read_bytes()
             assert str(pipeline).encode() not in content
             assert b"run_id" not in content
-            assert b"2026-" not in content
+            assert not re.search(rb"20[0-9]{2}-[0-9]{2}-[0-9]{2}", content)
