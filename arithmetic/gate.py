@@ -19,11 +19,15 @@ class Gate(BaseModel):
 
     Attributes:
         max_errors: wrong answers over the whole domain that a Production model may have.
+        min_margin: smallest lead, in logits, of the right token over its best rival anywhere in the
+            domain; what makes an exact model stay exact under another engine's rounding. Not asked
+            for if left out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     max_errors: int = Field(ge=0)
+    min_margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Certificate:
         equations, errors: how many were judged, and how many of those are wrong.
         errors_by_operation: the errors of each operation.
         failures: equations that fail; all of them only if there are as many as `errors`.
+        smallest_margin: in logits, over the whole domain.
     """
 
     bundle_sha256: str
@@ -46,6 +51,7 @@ class Certificate:
     errors: int
     errors_by_operation: dict[str, int]
     failures: tuple[str, ...]
+    smallest_margin: float
 
     @property
     def domain(self) -> str:
@@ -89,6 +95,7 @@ def read_certificate(content: bytes) -> Certificate:
                 str(name): int(counts["errors"]) for name, counts in found["by_operation"].items()
             },
             failures=tuple(str(failure["equation"]) for failure in found["first_failures"]),
+            smallest_margin=float(found["smallest_margin"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem(
@@ -113,6 +120,11 @@ def refusals(candidate: Certificate, production: Certificate | None, gate: Gate)
     if candidate.errors > gate.max_errors:
         found.append(
             f"it makes {candidate.errors:,} errors, and promote.max_errors is {gate.max_errors:,}"
+        )
+    if gate.min_margin is not None and candidate.smallest_margin < gate.min_margin:
+        found.append(
+            f"its smallest margin is {candidate.smallest_margin}, and promote.min_margin is "
+            f"{gate.min_margin}"
         )
     if production is None:
         return found

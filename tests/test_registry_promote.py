@@ -28,6 +28,7 @@ def certificate(grammar: Grammar = SMALL, **changes: Any) -> Certificate:
         "errors": 0,
         "errors_by_operation": {"+": 0, "-": 0},
         "failures": (),
+        "smallest_margin": 4.0,
     }
     return Certificate(**found | changes)
 
@@ -63,6 +64,15 @@ def test_the_gate_names_each_broken_condition_with_both_figures(
     assert len(found) == bool(figures)
     for figure in figures:
         assert figure in found[0]
+
+
+def test_a_margin_that_rounding_could_bridge_is_refused_where_one_is_demanded() -> None:
+    thin = certificate(smallest_margin=0.2)
+    (refusal,) = refusals(thin, None, Gate(max_errors=0, min_margin=0.5))
+    assert "0.2" in refusal
+    assert "promote.min_margin is 0.5" in refusal
+    assert refusals(certificate(), None, Gate(max_errors=0, min_margin=0.5)) == []
+    assert refusals(thin, None, Gate(max_errors=0)) == []
 
 
 def test_the_history_of_production_takes_in_moves_by_hand() -> None:
