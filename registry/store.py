@@ -6,6 +6,7 @@
 quietened by `opened`, which every entry point uses.
 """
 
+import fcntl
 import logging
 import os
 import warnings
@@ -96,6 +97,8 @@ def opened(start: Path | None = None) -> Iterator["MlflowClient"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if uri.startswith("sqlite:///"):
+                _create(Path(uri.removeprefix("sqlite:///")))
             yield mlflow.MlflowClient()
     except (MlflowException, OSError, sqlalchemy.exc.OperationalError) as error:
         if is_lost(error):
@@ -108,6 +111,35 @@ def opened(start: Path | None = None) -> Iterator["MlflowClient"]:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # its own way to forget one
         if given is not None:
             os.environ["MLFLOW_TRACKING_URI"] = given
+
+
+def _create(database: Path) -> None:
+    """Make a SQLite store, all of it or nothing.
+
+    MLflow creates a new store's tables in dozens of steps. Killed between two of them it leaves a
+    file that never opens again (found by `benchmarks.kills`), so a new one is made beside its place
+    and moved there when it is complete.
+    """
+    import mlflow
+
+    if database.exists():
+        return
+    try:
+        lock = database.with_name(f"{database.name}.lock").open("w")
+    except OSError as error:
+        raise RegistryUnreachable(
+            f"no MLflow store can be made at {database} ({error.strerror}); mend the folder, or "
+            "name another store by MLFLOW_TRACKING_URI"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go when the file is closed, or the process dies
+        if database.exists():
+            return
+        for draft in database.parent.glob(f"{database.name}.*.draft*"):
+            draft.unlink()  # a killed process left it: whoever makes one holds the lock
+        draft = database.with_name(f"{database.name}.{os.getpid()}.draft")
+        mlflow.MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
+        os.replace(draft, database)
 
 
 def is_lost(error: BaseException) -> bool:

@@ -174,6 +174,26 @@ def test_recordings_at_the_same_time_wait_for_each_other(root: Path) -> None:
     assert len(runs(root)) == len(versions(root)) == 1
 
 
+def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Killed while MLflow makes its tables, a process leaves no store that cannot be opened."""
+    code = (
+        "import os, sqlite3, sys, threading, time; from pathlib import Path;"
+        "from registry import store;"
+        "root = Path(sys.argv[1]);"
+        "busy = lambda: any(p.stat().st_size for p in root.glob('mlflow.db.*.draft'));"
+        "watch = lambda: [time.sleep(0.001) for _ in iter(busy, True)] and os._exit(9);"
+        "threading.Thread(target=watch, daemon=True).start();"
+        "store.opened(root).__enter__()"
+    )
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert killed.returncode == 9
+    assert not (tmp_path / "mlflow.db").exists()
+    with store.opened(tmp_path) as client:
+        assert client.search_experiments()
+    assert {path.name for path in tmp_path.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
+
+
 def test_the_same_bundle_evaluated_again_adds_its_certificate(root: Path) -> None:
     """A new evaluation of an old model is a new run and no new model."""
     first = record.record(root)
