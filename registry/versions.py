@@ -43,7 +43,7 @@ def get_version(client: "MlflowClient", number: str) -> "ModelVersion":
     if found is None:
         there = sorted(int(v.version) for v in client.search_model_versions(f"name = '{MODEL}'"))
         listed = ", ".join(map(str, there[-10:]))
-        mend = f"there are {listed}" if len(there) > 1 else f"there is {listed}"
+        mend = f"there are {listed}" if len(there) > 1 else f"the only one is {listed}"
         if not there:
             mend = "none is registered yet; run `dvc repro`"
         raise VersionNotFound(f"{MODEL} has no version {number}; {mend}")

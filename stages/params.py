@@ -229,7 +229,9 @@ def validate(content: Any, source: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise InvalidParams(f"{source}: {_sentence(error.errors()[0])}") from error
+        # A misspelt key is both unknown and missing: the unknown one says what to mend.
+        first = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")[0]
+        raise InvalidParams(f"{source}: {_sentence(first)}") from error
 
 
 def _sentence(error: ErrorDetails) -> str:

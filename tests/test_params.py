@@ -62,6 +62,13 @@ def test_a_missing_key_and_an_unknown_section_are_named():
         validate({**GOOD, "trian": {}})
 
 
+def test_a_misspelt_key_is_named_and_not_the_one_it_leaves_missing():
+    content = copy.deepcopy(GOOD)
+    content["train"]["sede"] = content["train"].pop("seed")
+    with pytest.raises(InvalidParams, match=r"unknown key train\.sede; did you mean seed\?"):
+        validate(content)
+
+
 def test_no_steps_is_no_training():
     content = copy.deepcopy(GOOD)
     content["train"] |= {"warmup_steps": 0, "flat_steps": 0, "decay_steps": 0}

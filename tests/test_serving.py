@@ -13,6 +13,7 @@ from arithmetic.errors import RegistryProblem
 from arithmetic.grammar import Equation
 from arithmetic.layouts import Answer
 from registry.pull import Pulled
+from serving.__main__ import listen
 from serving.app import create_app
 from serving.batching import Batcher
 from serving.settings import InvalidSettings, Settings, from_environment
@@ -146,6 +147,13 @@ def test_docs_show_the_routes_with_examples(client):
     assert set(paths["paths"]) == {"/predict", "/health"}
     assert paths["components"]["schemas"]["Question"]["examples"] == [{"equation": "951+11="}]
     assert client.get("/docs").status_code == 200
+
+
+def test_a_busy_port_is_said_in_one_sentence():
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidSettings, match=f"cannot listen on 127.0.0.1:{port}"):
+            listen("127.0.0.1", port)
 
 
 def answer(text: str) -> Answer:
