@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON_ENV := .venv/bin
 export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# By the environment, so that quotes and $ in a reason stay what they are.
+export VERSION REASON OVERRIDE_GATE
 
 .PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds frontier certify-full reproduce bench-pipeline bench-kills
 
@@ -36,11 +38,11 @@ serve: setup ## serve Production in the foreground from the default store (PORT=
 	@python -m scripts.serve
 
 promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERRIDE_GATE="why")
-	@python -m registry.promote "$(VERSION)" $(if $(REASON),--reason "$(REASON)") \
-		$(if $(OVERRIDE_GATE),--override-gate "$(OVERRIDE_GATE)")
+	@python -m registry.promote "$$VERSION" $(if $(REASON),--reason "$$REASON") \
+		$(if $(OVERRIDE_GATE),--override-gate "$$OVERRIDE_GATE")
 
 rollback: setup ## return to the previous Production version (REASON="…")
-	@python -m registry.promote --rollback $(if $(REASON),--reason "$(REASON)")
+	@python -m registry.promote --rollback $(if $(REASON),--reason "$$REASON")
 
 docker: setup ## build the image, run Production in a container, ask it one question
 	@python -m scripts.docker

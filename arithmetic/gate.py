@@ -42,6 +42,8 @@ class Certificate:
         errors_by_operation: the errors of each operation.
         failures: equations that fail; all of them only if there are as many as `errors`.
         smallest_margin: in logits, over the whole domain.
+        disagreements: decoded equations on which the serving graph or the pass differs from
+            PyTorch's decoding.
     """
 
     bundle_sha256: str
@@ -52,6 +54,7 @@ class Certificate:
     errors_by_operation: dict[str, int]
     failures: tuple[str, ...]
     smallest_margin: float
+    disagreements: int = 0
 
     @property
     def domain(self) -> str:
@@ -96,6 +99,8 @@ def read_certificate(content: bytes) -> Certificate:
             },
             failures=tuple(str(failure["equation"]) for failure in found["first_failures"]),
             smallest_margin=float(found["smallest_margin"]),
+            disagreements=int(found["graph_differs_from_decoding"])
+            + int(found["decoding_differs_from_pass"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem(
@@ -120,6 +125,11 @@ def refusals(candidate: Certificate, production: Certificate | None, gate: Gate)
     if candidate.errors > gate.max_errors:
         found.append(
             f"it makes {candidate.errors:,} errors, and promote.max_errors is {gate.max_errors:,}"
+        )
+    if candidate.disagreements:
+        found.append(
+            f"its serving graph or its certificate disagrees with decoding on "
+            f"{candidate.disagreements:,} equations, and 0 are allowed"
         )
     if gate.min_margin is not None and candidate.smallest_margin < gate.min_margin:
         found.append(

@@ -96,6 +96,8 @@ def promote(
     if not (version.isascii() and version.isdigit()):
         raise RegistryProblem(f"{version!r} is no version number; give digits, like 3")
     version = str(int(version))
+    if override is not None and not override.strip():
+        raise RegistryProblem('give a reason for passing the gate: --override-gate "why"')
     gate = read_gate(root)
     with store.opened(root) as client:
         get_version(client, version)

@@ -72,7 +72,7 @@ def read(root: Path) -> Workspace:
 
     Raises:
         StaleWorkspace: there is no dvc.lock, a file is missing or differs from it, or params.yaml
-            was edited since.
+            or the code was edited since.
         BrokenBundle: the bundle is incomplete.
     """
     lock = _yaml(root / "dvc.lock")
@@ -96,6 +96,10 @@ def read(root: Path) -> Workspace:
             )
     for path, md5 in outs.items():
         _check(root, path, md5)
+    for stage in stages.values():
+        for path, md5 in stage["deps"].items():
+            if (root / path).exists():  # data need not be here to record what came of it
+                _check(root, path, md5)
     needed = ["metrics/evaluation.json", "metrics/history.csv"]
     for path in needed:
         if not (root / path).is_file():

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 
 from arithmetic.errors import InvalidEquation
 from arithmetic.steps import explain
@@ -42,6 +45,11 @@ def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
             await loading
 
     app = FastAPI(title="arithmetic-lm", description=DESCRIPTION, lifespan=lifespan)
+
+    @app.exception_handler(RequestValidationError)
+    async def unprocessable(_: Request, error: RequestValidationError) -> JSONResponse:
+        """FastAPI's own 422, but for input that JSON cannot hold (NaN, lone surrogates)."""
+        return JSONResponse({"detail": [speakable(one) for one in error.errors()]}, 422)
 
     @app.post("/predict", responses={503: {"model": Unavailable}}, response_model_exclude_none=True)
     async def predict(question: Question) -> Prediction:
@@ -90,6 +98,19 @@ def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
         )
 
     return app
+
+
+def speakable(error: dict[str, Any]) -> dict[str, Any]:
+    """One validation error; input that cannot be sent back as JSON is shown as Python shows it."""
+    kept: dict[str, Any] = {
+        key: error[key] for key in ("type", "loc", "msg", "input") if key in error
+    }
+    try:
+        json.dumps(kept, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, TypeError):  # UnicodeEncodeError is a ValueError
+        kept["input"] = ascii(kept["input"])[:200]
+        kept["msg"] = kept["msg"].encode("ascii", "backslashreplace").decode()
+    return kept
 
 
 def refused(text: str, problem: InvalidEquation) -> RequestValidationError:

@@ -45,7 +45,7 @@ class Live:
         while self.served is None:
             try:
                 self.served = await asyncio.to_thread(self._load_once)
-            except Problem as problem:
+            except (Problem, OSError) as problem:  # a full disk may be mended
                 if str(problem) != self.reason:
                     log.error("no model: %s", problem)
                 self.reason = str(problem)

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -47,7 +48,11 @@ class Settings(BaseSettings):
     @field_validator("mlflow_tracking_uri")
     @classmethod
     def _is_a_server(cls, value: str) -> str:
-        if not re.match(r"https?://[^/]", value):
+        try:
+            url = httpx.URL(value)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"this is no address ({error})") from error
+        if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(
                 "the service talks to an MLflow server, so give an http:// address "
                 "(`make serve` starts one over the local store)"

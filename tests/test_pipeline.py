@@ -80,6 +80,29 @@ def test_a_seed_there_and_back(workspace):
     assert "version 1 of arithmetic-lm, new" in dvc(workspace, "repro")
 
 
+@pytest.mark.parametrize("name", ["params.yaml", "stages/train.py"])
+def test_what_was_edited_after_its_stage_is_not_recorded(workspace, name):
+    """The lock must not come to say that other params or code made this model."""
+    lock = (workspace / "dvc.lock").read_bytes()
+    if name == "params.yaml":
+        params = yaml.safe_load((workspace / name).read_text())
+        params["train"]["seed"] = 7
+        (workspace / name).write_text(yaml.safe_dump(params))
+    else:
+        edit(workspace, name)
+    done = subprocess.run(
+        ["python", "-m", "dvc", "repro", "--single-item", "record"],
+        cwd=workspace,
+        env=dvc_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "run `dvc repro`" in done.stderr
+    assert (workspace / "dvc.lock").read_bytes() == lock
+
+
 @pytest.mark.slow
 def test_a_clone_without_the_cache_arrives_at_the_same_lock(pipeline, tmp_path):
     git(pipeline, "add", "-A")

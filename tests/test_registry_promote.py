@@ -66,6 +66,16 @@ def test_the_gate_names_each_broken_condition_with_both_figures(
         assert figure in found[0]
 
 
+def test_a_graph_that_answers_otherwise_is_refused() -> None:
+    (refusal,) = refusals(certificate(disagreements=7), None, Gate(max_errors=9))
+    assert "disagrees with decoding on 7 equations" in refusal
+
+
+def test_an_override_without_a_reason_is_refused(root: Path) -> None:
+    with pytest.raises(RegistryProblem, match="give a reason"):
+        promote.promote("1", root, override=" ")
+
+
 def test_a_margin_that_rounding_could_bridge_is_refused_where_one_is_demanded() -> None:
     thin = certificate(smallest_margin=0.2)
     (refusal,) = refusals(thin, None, Gate(max_errors=0, min_margin=0.5))

@@ -87,6 +87,24 @@ def test_a_body_of_another_form_is_422(client, body):
     assert response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"equation": NaN}',
+        b'{"equation": 1e999}',
+        b'{"equation": "1+1=", "x": NaN}',
+        b'{"equation": "\\ud800"}',
+        b'{"equation": "1+1=\\ud800"}',
+        b"{",
+        b"",
+    ],
+)
+def test_a_body_that_json_cannot_repeat_is_422_too(client, body):
+    response = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
+    assert response.json()["detail"]
+
+
 def test_health_says_what_is_served(client, tiny_bundle):
     response = client.get("/health")
     assert response.status_code == 200
@@ -200,6 +218,7 @@ def test_one_bad_equation_does_not_harm_its_batch():
     [
         ("MLFLOW_TRACKING_URI", None, "MLFLOW_TRACKING_URI is not set"),
         ("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db", "give an http:// address"),
+        ("MLFLOW_TRACKING_URI", "http://x:port", "this is no address"),
         ("MODEL_URI", "arithmetic-lm", "write models:/arithmetic-lm@Production"),
         ("PORT", "eighty", "PORT is 'eighty'"),
         ("PORT", "0", "PORT is '0'"),
