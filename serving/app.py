@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
@@ -15,6 +15,9 @@ from arithmetic.errors import InvalidEquation
 from arithmetic.steps import explain
 from registry.pull import pull
 from serving.live import Live, Puller
+from serving.metrics import CONTENT_TYPE, Metrics
+from serving.predict import ask
+from serving.problems import ServingProblem
 from serving.schemas import Health, Prediction, Question, Unavailable
 from serving.settings import Settings
 
@@ -29,7 +32,8 @@ FIRST_ATTEMPT_SECONDS = 5.0
 
 def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
     """The application; loading begins when it starts. `pull` brings a version to this disk."""
-    live = Live(settings, pull)
+    metrics = Metrics()
+    live = Live(settings, pull, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -51,25 +55,31 @@ def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
         """FastAPI's own 422, but for input that JSON cannot hold (NaN, lone surrogates)."""
         return JSONResponse({"detail": [speakable(one) for one in error.errors()]}, 422)
 
+    @app.exception_handler(ServingProblem)
+    async def unavailable(_: Request, problem: ServingProblem) -> JSONResponse:
+        return JSONResponse({"detail": str(problem)}, problem.status, problem.headers)
+
+    @app.get("/metrics", response_class=Response)
+    async def exposition() -> Response:
+        """Prometheus' text format."""
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
     @app.post("/predict", responses={503: {"model": Unavailable}}, response_model_exclude_none=True)
     async def predict(question: Question) -> Prediction:
         """Answer one equation. 422 says why an equation is refused."""
         started = time.perf_counter()
-        served = live.served
-        if served is None:
-            raise HTTPException(503, f"no model is loaded: {live.reason or 'still loading'}")
         try:
-            equation = served.grammar.parse(question.equation)
+            asked = await ask(live, question.equation)
         except InvalidEquation as problem:
             raise refused(question.equation, problem) from problem
-        answer = await served.batcher.answer(equation)
+        answer = asked.answer
         return Prediction(
             equation=question.equation,
             predicted_answer=answer.text,
             full_output=question.equation + answer.text,
             latency_ms=round((time.perf_counter() - started) * 1e3, 3),
-            model_version=served.version,
-            work=explain(equation, answer.scratch, served.grammar.digits)
+            model_version=asked.served.version,
+            work=explain(asked.equation, answer.scratch, asked.served.grammar.digits)
             if question.show_work
             else None,
         )

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from arithmetic.engine import Engine
 from arithmetic.errors import Problem
-from arithmetic.grammar import Grammar
+from arithmetic.grammar import Equation, Grammar
 from registry.pull import Pulled
-from serving.batching import Batcher
+from serving.batching import Batcher, Limits
+from serving.metrics import Metrics
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,17 @@ class Served:
 class Live:
     """Holds what is served; `reason` says why it is nothing."""
 
-    def __init__(self, settings: Settings, pull: Puller):
+    def __init__(self, settings: Settings, pull: Puller, metrics: Metrics):
         self.settings = settings
+        self.metrics = metrics
         self._pull = pull
         self.served: Served | None = None
         self.reason: str | None = None
         self.tried = asyncio.Event()  # set once a first attempt has succeeded or failed
+
+    def pick(self) -> Served | None:
+        """Which version answers the next request."""
+        return self.served
 
     async def load(self) -> None:
         """Try until a version is loaded. The service listens meanwhile, and says 503."""
@@ -64,10 +70,15 @@ class Live:
         settings = self.settings
         pulled = self._pull(settings.model_uri, settings.mlflow_tracking_uri, settings.model_cache)
         engine = Engine(pulled.bundle)
-        return Served(
-            pulled.name,
-            pulled.version,
-            pulled.bundle_sha256,
-            engine.grammar,
-            Batcher(engine.answer, settings.largest_batch),
-        )
+        limits = Limits(settings.largest_batch, settings.queue_limit, settings.deadline_seconds)
+        batcher = Batcher(engine.answer, limits, self.metrics, pulled.version)
+        batcher.warm(full_batches(engine.grammar, settings.largest_batch))
+        return Served(pulled.name, pulled.version, pulled.bundle_sha256, engine.grammar, batcher)
+
+
+def full_batches(grammar: Grammar, size: int) -> list[list[Equation]]:
+    """One batch for each operation."""
+    return [
+        [Equation(n % (grammar.max_operand + 1), operation, 1) for n in range(size)]
+        for operation in grammar.operations
+    ]

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
         host, port: where to listen.
         pull_retry_seconds: pause between attempts while no model could be loaded.
         largest_batch: most equations in one call of the model.
+        queue_limit: most equations that wait for a call, for each operation; past it, 503 at once.
+        deadline_seconds: longest time from a question to its answer; past it, 504.
     """
 
     model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
@@ -37,6 +39,8 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     pull_retry_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
     largest_batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    queue_limit: Annotated[int, Field(ge=1024, le=1_000_000)] = 4096
+    deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
 
     @field_validator("model_uri")
     @classmethod

@@ -15,7 +15,9 @@ from arithmetic.layouts import Answer
 from registry.pull import Pulled
 from serving.__main__ import listen
 from serving.app import create_app
-from serving.batching import Batcher
+from serving.batching import Batcher, Limits
+from serving.metrics import Metrics
+from serving.problems import ModelFailed
 from serving.settings import InvalidSettings, Settings, from_environment
 
 Puller = Callable[[str, str, Path], Pulled]
@@ -162,7 +164,7 @@ def test_a_damaged_bundle_is_not_served(tiny_bundle, tmp_path):
 
 def test_docs_show_the_routes_with_examples(client):
     paths = client.get("/openapi.json").json()
-    assert set(paths["paths"]) == {"/predict", "/health"}
+    assert set(paths["paths"]) >= {"/predict", "/health", "/metrics"}
     assert paths["components"]["schemas"]["Question"]["examples"] == [{"equation": "951+11="}]
     assert client.get("/docs").status_code == 200
 
@@ -186,7 +188,7 @@ def test_requests_of_one_turn_share_a_batch_and_a_lone_one_does_not_wait():
         return [answer(str(equation)) for equation in equations]
 
     async def ask() -> None:
-        batcher = Batcher(model, largest_batch=4)
+        batcher = Batcher(model, Limits(largest_batch=4), Metrics(), "7")
         equations = [Equation(n, "+", 0) for n in range(10)]
         answers = await asyncio.gather(*map(batcher.answer, equations))
         assert [a.text for a in answers] == [str(equation) for equation in equations]
@@ -203,13 +205,13 @@ def test_one_bad_equation_does_not_harm_its_batch():
         return [answer("fine") for _ in equations]
 
     async def ask() -> list[Answer | BaseException]:
-        batcher = Batcher(model, largest_batch=64)
+        batcher = Batcher(model, Limits(), Metrics(), "7")
         return await asyncio.gather(
             *(batcher.answer(Equation(n, "+", 0)) for n in range(6)), return_exceptions=True
         )
 
     results = asyncio.run(ask())
-    assert [n for n, result in enumerate(results) if isinstance(result, RuntimeError)] == [3]
+    assert [n for n, result in enumerate(results) if isinstance(result, ModelFailed)] == [3]
     assert results.count(answer("fine")) == 5
 
 
