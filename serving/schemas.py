@@ -18,6 +18,9 @@ class Question(BaseModel):
     show_work: bool = Field(
         default=False, description="Return the steps that the model wrote on its way."
     )
+    beam_width: int = Field(
+        default=1, ge=1, le=8, description="1 decodes greedily, more keeps that many beams."
+    )
 
 
 class Prediction(BaseModel):
