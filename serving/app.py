@@ -1,6 +1,5 @@
 """The HTTP face: POST /predict, GET /health, /docs."""
 
-import asyncio
 import contextlib
 import json
 import time
@@ -14,14 +13,14 @@ from starlette.types import Receive, Scope, Send
 
 from arithmetic.errors import InvalidEquation
 from arithmetic.steps import explain
-from registry.pull import pull
 from serving.fast import FastPredict
-from serving.live import Live, Puller
+from serving.live import Live
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.predict import ask
 from serving.problems import ServingProblem
 from serving.schemas import Health, Prediction, Question, Unavailable
 from serving.settings import Settings
+from serving.watch import Registry
 
 DESCRIPTION = """A tiny Transformer answers integer arithmetic, character by character.
 
@@ -32,23 +31,20 @@ The version behind the alias `Production` of an MLflow registry is served; `/hea
 FIRST_ATTEMPT_SECONDS = 5.0
 
 
-def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
-    """The application; loading begins when it starts. `pull` brings a version to this disk."""
+def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
+    """The application; following the registry begins when it starts.
+
+    `registry` is asked instead of the MLflow server that the settings name.
+    """
     metrics = Metrics()
-    live = Live(settings, pull, metrics)
+    live = Live(settings, registry, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(live.load())
         # A moment's patience, so that a healthy service starts with its model loaded.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(live.tried.wait(), FIRST_ATTEMPT_SECONDS)
-        if loading.done():
-            loading.result()  # a bug in loading stops the start
+        await live.start(FIRST_ATTEMPT_SECONDS)
         yield
-        loading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loading
+        live.stop()
 
     app = Service(title="arithmetic-lm", description=DESCRIPTION, lifespan=lifespan)
 
@@ -96,6 +92,7 @@ def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
                 status="unavailable" if live.reason else "loading",
                 model_loaded=False,
                 model_uri=settings.model_uri,
+                registry=live.watch.registry_state(),
                 reason=live.reason,
             )
         return Health(
@@ -107,6 +104,9 @@ def create_app(settings: Settings, pull: Puller = pull) -> FastAPI:
             bundle_sha256=served.bundle_sha256,
             operations=list(served.grammar.operations),
             max_operand=served.grammar.max_operand,
+            source=live.watch.source,
+            registry=live.watch.registry_state(),
+            reason=live.reason,
         )
 
     app.fast = FastPredict(live, app.framework)

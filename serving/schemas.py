@@ -64,7 +64,13 @@ class Health(BaseModel):
     bundle_sha256: str | None = None
     operations: list[str] | None = None
     max_operand: int | None = None
-    reason: str | None = Field(default=None, description="Why no model is loaded.")
+    source: str | None = Field(
+        default=None, description="`registry`, or `disk`: the last verified version from before."
+    )
+    registry: str = Field(description="How the registry answers, and since when.")
+    reason: str | None = Field(
+        default=None, description="Why no model is loaded, or not the one that the registry names."
+    )
 
 
 class Unavailable(BaseModel):

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
         largest_batch: most equations in one call of the model.
         queue_limit: most equations that wait for a call, for each operation; past it, 503 at once.
         deadline_seconds: longest time from a question to its answer; past it, 504.
+        watch_seconds: between questions to the registry which version the alias means.
+        registry_timeout_seconds: longest wait for each piece of its answer.
+        start_from_disk: with the registry down, start from the version that passed here last.
     """
 
     model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
@@ -41,6 +44,9 @@ class Settings(BaseSettings):
     largest_batch: Annotated[int, Field(ge=1, le=1024)] = 64
     queue_limit: Annotated[int, Field(ge=1024, le=1_000_000)] = 4096
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
+    watch_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    registry_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
+    start_from_disk: bool = True
 
     @field_validator("model_uri")
     @classmethod

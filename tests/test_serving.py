@@ -12,7 +12,7 @@ from arithmetic.engine import Engine
 from arithmetic.errors import RegistryProblem
 from arithmetic.grammar import Equation
 from arithmetic.layouts import Answer
-from registry.pull import Pulled
+from registry.pull import Pulled, Resolved
 from serving.__main__ import listen
 from serving.app import create_app
 from serving.batching import Batcher, Limits
@@ -23,16 +23,31 @@ from serving.settings import InvalidSettings, Settings, from_environment
 Puller = Callable[[str, str, Path], Pulled]
 
 
+class Answers:
+    """A registry that is a function; test_following.py has the real one."""
+
+    def __init__(self, pull: Puller):
+        self._pull = pull
+
+    def resolve(self, model_uri: str) -> Resolved:
+        self._pulled = self._pull(model_uri, "", Path())
+        pulled = self._pulled
+        return Resolved(pulled.name, pulled.version, pulled.bundle_sha256, pulled.errors)
+
+    def fetch(self, found: Resolved, into: Path) -> Pulled:
+        return self._pulled
+
+
 def settings(tmp_path: Path) -> Settings:
     return Settings(
         mlflow_tracking_uri="http://127.0.0.1:1", model_cache=tmp_path, pull_retry_seconds=0.05
     )
 
 
-def pulls(folder: Path) -> Puller:
+def pulls(folder: Path) -> Answers:
     """A registry whose answer is a folder on this disk; test_registry_pull.py has the real one."""
-    return lambda uri, tracking_uri, into: Pulled(
-        "arithmetic-lm", "7", folder, bundle.digest(folder)
+    return Answers(
+        lambda *_: Pulled("arithmetic-lm", "7", folder, bundle.digest(folder), errors=1000)
     )
 
 
@@ -110,7 +125,9 @@ def test_a_body_that_json_cannot_repeat_is_422_too(client, body):
 def test_health_says_what_is_served(client, tiny_bundle):
     response = client.get("/health")
     assert response.status_code == 200
-    assert response.json() == {
+    body = response.json()
+    assert body.pop("registry").startswith("reachable since 20")
+    assert body == {
         "status": "ok",
         "model_loaded": True,
         "model_uri": "models:/arithmetic-lm@Production",
@@ -119,6 +136,7 @@ def test_health_says_what_is_served(client, tiny_bundle):
         "bundle_sha256": bundle.digest(tiny_bundle),
         "operations": ["+", "-"],
         "max_operand": 9,
+        "source": "registry",
         "reason": None,
     }
 
@@ -127,7 +145,7 @@ def test_without_a_model_health_is_not_ok_and_predictions_are_503(tmp_path):
     def nothing(*_: object) -> Pulled:
         raise RegistryProblem("the registry is on holiday; ask again")
 
-    with TestClient(create_app(settings(tmp_path), nothing)) as client:
+    with TestClient(create_app(settings(tmp_path), Answers(nothing))) as client:
         health = client.get("/health")
         assert health.status_code == 503
         assert health.json()["status"] == "unavailable"
@@ -145,9 +163,9 @@ def test_a_model_that_comes_later_is_loaded_then(tiny_bundle, tmp_path):
         attempts.append(arguments)
         if len(attempts) < 3:
             raise RegistryProblem("not yet")
-        return pulls(tiny_bundle)("", "", tmp_path)
+        return Pulled("arithmetic-lm", "7", tiny_bundle, bundle.digest(tiny_bundle), errors=1000)
 
-    with TestClient(create_app(settings(tmp_path), at_the_third)) as client:
+    with TestClient(create_app(settings(tmp_path), Answers(at_the_third))) as client:
         for _ in range(200):
             if client.get("/health").status_code == 200:
                 break
