@@ -48,8 +48,7 @@ def check(engine: Engine, version: str, admitted: int) -> int:
             answers = engine.answer(batch)
         except Exception as error:  # whatever a foreign graph raises, it does not serve
             raise BrokenBundle(
-                f"version {version} fails in the self-test ({type(error).__name__}: "
-                f"{str(error).strip().splitlines()[0][:120] if str(error).strip() else 'no text'}); "
+                f"version {version} fails in the self-test ({' '.join(repr(error).split())[:200]}); "
                 "promote another version"
             ) from error
         for equation, answer in zip(batch, answers, strict=True):

@@ -21,12 +21,12 @@ def fresh(workspace: Path, into: Path) -> Path:
         workspace, root, ignore=shutil.ignore_patterns(".dvc", ".git", "mlflow.db", "mlartifacts")
     )
     assert store.root(root) == root.resolve(), "the test would write to another store"
-    shutil.copyfile(_empty_store(), root / "mlflow.db")
+    shutil.copyfile(empty_store(), root / "mlflow.db")
     return root
 
 
 @functools.cache
-def _empty_store() -> Path:
+def empty_store() -> Path:
     """A store with its schema and no content: making one takes seconds, copying it none."""
     folder = Path(tempfile.mkdtemp(prefix="arithmetic-lm-store-"))
     (folder / "dvc.lock").touch()
