@@ -48,8 +48,8 @@ def check(engine: Engine, version: str, admitted: int) -> int:
             answers = engine.answer(batch)
         except Exception as error:  # whatever a foreign graph raises, it does not serve
             raise BrokenBundle(
-                f"version {version} fails in the self-test ({' '.join(repr(error).split())[:200]}); "
-                "promote another version"
+                f"version {version} fails in the self-test ({' '.join(repr(error).split())[:200]})"
+                "; promote another version"
             ) from error
         for equation, answer in zip(batch, answers, strict=True):
             verdict = judge(equation, answer, engine.grammar)

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 
 from arithmetic import bundle
 from arithmetic.config import load_config
-from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, MODEL, store
+from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, MODEL
 from scripts.tracking_server import free_port
 from tests.registry_fixtures import empty_store
 
