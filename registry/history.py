@@ -54,7 +54,11 @@ class History:
 
 def read_history(client: "MlflowClient") -> History:
     """The history that the registered model carries; empty if it carries none."""
-    text = client.get_registered_model(MODEL).tags.get(TAG)
+    return from_text(client.get_registered_model(MODEL).tags.get(TAG))
+
+
+def from_text(text: str | None) -> History:
+    """The history that the tag's value means; empty without one."""
     if text is None:
         return History()
     content = json.loads(text)

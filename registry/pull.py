@@ -127,9 +127,11 @@ def connect(
     tracking_uri: str,
     transport: httpx.BaseTransport | None = None,
     timeout: float = TIMEOUT_SECONDS,
+    credentials: tuple[str, str, str] | None = None,
 ) -> httpx.Client:
-    """A client of an MLflow server with the reader's credentials; raises RegistryProblem.
+    """A client of an MLflow server; raises RegistryProblem.
 
+    `credentials` are user, password and token, in place of those of the environment.
     Making one costs 20 ms (it reads the certificate authorities), so who asks often keeps it.
     """
     if not re.match(r"https?://[^/]", tracking_uri):
@@ -137,9 +139,8 @@ def connect(
             f"the service needs an MLflow server and MLFLOW_TRACKING_URI is {tracking_uri!r}; "
             "give it an http:// address (`make serve` starts a server over the local store)"
         )
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    user, password, token = credentials or [os.environ.get(name, "") for name in names]
     return httpx.Client(
         base_url=tracking_uri.rstrip("/"),
         headers={"Authorization": f"Bearer {token}"} if token and not user else {},
@@ -181,6 +182,15 @@ def find(client: httpx.Client, model_uri: str) -> Resolved:
         int(errors) if re.fullmatch("[0-9]{1,18}", errors) else 0,
         str(found.get("run_id") or ""),
     )
+
+
+def artifact(client: httpx.Client, run_id: str, path: str) -> bytes | None:
+    """A small file of a run; None if the run has none. Raises RegistryUnreachable."""
+    try:
+        response = client.get("/get-artifact", params={"run_uuid": run_id, "path": path})
+    except httpx.HTTPError as error:
+        raise _lost(client, error) from error
+    return response.content if response.is_success else None
 
 
 def _get(client: httpx.Client, path: str, query: dict[str, str], missing: str) -> dict[str, Any]:

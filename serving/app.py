@@ -94,6 +94,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
                 model_uri=settings.model_uri,
                 registry=live.watch.registry_state(),
                 reason=live.reason,
+                refused=live.watch.refusals(),
             )
         return Health(
             status="ok",
@@ -107,6 +108,10 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
             source=live.watch.source,
             registry=live.watch.registry_state(),
             reason=live.reason,
+            refused=live.watch.refusals(),
+            accuracy=served.tally.report(),
+            drift=live.drift.report(),
+            candidate=live.candidate.report() if live.candidate else None,
         )
 
     app.fast = FastPredict(live, app.framework)

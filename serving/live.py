@@ -4,31 +4,34 @@ import asyncio
 import gc
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+
+from prometheus_client import Counter
 
 from arithmetic.engine import Engine
+from arithmetic.errors import RegistryProblem
 from arithmetic.grammar import Equation, Grammar
+from arithmetic.layouts import Answer
+from registry import inputs
+from registry.inputs import Profile
 from registry.pull import Pulled
 from serving import selftest
 from serving.batching import Batcher, Limits
+from serving.candidate import Candidate
+from serving.checking import Checker
+from serving.drift import Drift
+from serving.hard_cases import HardCases
 from serving.metrics import Metrics
+from serving.operator import Operator
 from serving.remembered import Memory
+from serving.served import Served
 from serving.settings import Settings
+from serving.tally import Tally
 from serving.watch import Registry, Server, Watch
 
+__all__ = ["Live", "Served"]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Served:
-    """A loaded version. Requests hold on to the one that took them, through any swap."""
-
-    name: str
-    version: str
-    bundle_sha256: str
-    grammar: Grammar
-    batcher: Batcher
-    engine: Engine
 
 
 class Live:
@@ -43,18 +46,45 @@ class Live:
         self.settings = settings
         self.metrics = metrics
         self.served: Served | None = None
-        memory = None
-        if settings.start_from_disk:
-            memory = Memory(settings.model_cache, settings.model_uri, settings.mlflow_tracking_uri)
+        self.drift = Drift(metrics)
+        kept_at = settings.hard_cases or settings.model_cache / "hard-cases.jsonl"
+        hard_cases = HardCases(kept_at, settings.hard_cases_limit)
+        self.checker = Checker(metrics, settings.check_limit, self.drift, hard_cases, self._checked)
+        self._withdrawn = Counter(
+            "arithmetic_withdrawn",
+            "Versions taken out of service because they were too often wrong.",
+            ["version"],
+            registry=metrics.registry,
+        )
+        self._refused = Counter(
+            "arithmetic_versions_refused",
+            "Versions that did not pass on their way into service.",
+            ["version"],
+            registry=metrics.registry,
+        )
+        uri, server = settings.model_uri, settings.mlflow_tracking_uri
         self.watch = Watch(
-            settings.model_uri,
-            registry or self._server(),
+            uri,
+            registry or Server(server, settings.registry_timeout_seconds),
             settings.model_cache,
             self._take,
-            memory,
+            Memory(settings.model_cache, uri, server),
             settings.watch_seconds,
             settings.pull_retry_seconds,
+            start_from_disk=settings.start_from_disk,
+            on_refusal=lambda version: self._refused.labels(version).inc(),
         )
+        self.operator = Operator(settings)
+        self.candidate: Candidate | None = None
+        if settings.model_uri_candidate:
+            self.candidate = Candidate(
+                settings,
+                registry or Server(server, settings.registry_timeout_seconds),
+                self._load,
+                lambda: self.served,
+                self.checker,
+                metrics,
+            )
 
     @property
     def reason(self) -> str | None:
@@ -62,31 +92,46 @@ class Live:
 
     def pick(self) -> Served | None:
         """Which version answers the next request."""
+        if self.candidate is not None and self.served is not None:
+            return self.candidate.pick() or self.served
         return self.served
 
     async def start(self, patience: float) -> None:
         """Begin to follow; returns after a first attempt, or after `patience` seconds without."""
+        self.checker.start()
         self.watch.start()
+        if self.candidate is not None:
+            self.candidate.start()
         deadline = time.monotonic() + patience
         while not self.watch.tried.is_set() and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
     def stop(self) -> None:
-        """Follow no more; what is served stays."""
+        """Follow no more and finish the checks; what is served stays."""
         self.watch.stop()
-
-    def _server(self) -> Server:
-        settings = self.settings
-        return Server(settings.mlflow_tracking_uri, settings.registry_timeout_seconds)
+        if self.candidate is not None:
+            self.candidate.stop()
+        self.checker.stop()
 
     def _load(self, pulled: Pulled) -> Served:
         """Load and self-test; raises BrokenBundle."""
         engine = Engine(pulled.bundle)
         selftest.check(engine, pulled.version, pulled.errors)
         settings = self.settings
+        tally = Tally(pulled.version, pulled.bundle_sha256)
+        answer = tally.timed(engine.answer)
         limits = Limits(settings.largest_batch, settings.queue_limit, settings.deadline_seconds)
-        batcher = Batcher(engine.answer, limits, self.metrics, pulled.version)
+        check = self.checker.observer(tally, engine.grammar)
+
+        # It must not hold `Served`, which holds it: after gc.freeze nobody would free the circle.
+        def observe(equations: Sequence[Equation], answers: Sequence[Answer]) -> None:
+            check(equations, answers)
+            if self.candidate is not None:
+                self.candidate.copy(tally, engine.answer, equations)
+
+        batcher = Batcher(answer, limits, self.metrics, pulled.version, observe)
         batcher.warm(full_batches(engine.grammar, settings.largest_batch))
+        tally.forget_calls()
         return Served(
             pulled.name,
             pulled.version,
@@ -94,14 +139,61 @@ class Live:
             engine.grammar,
             batcher,
             engine,
+            answer,
+            tally,
+            noted_inputs(pulled),
         )
 
     def _take(self, pulled: Pulled, source: str) -> None:
-        self.served = self._load(pulled)
+        served = self._load(pulled)
+        noted = served.inputs
+        reference = noted or inputs.uniform(served.grammar)
+        says = "its training data" if noted else "every equation of the domain alike"
+        self.drift.compare_with(served.grammar, reference, says)
+        self.served = served
         # What was loaded stays: the collector need not look at it again with every full pass,
         # which made much of the 99th percentile (docs/decisions.md).
         gc.collect()
         gc.freeze()
+
+    def _checked(self, tally: Tally) -> None:
+        """Take a version out of service that is too often wrong. In the checking thread."""
+        settings = self.settings
+        reason = tally.excess(settings.error_rate_limit, settings.error_rate_minimum)
+        if reason is None or tally.withdrawn:
+            return
+        tally.withdrawn = True
+        served, candidate = self.served, self.candidate
+        if candidate is not None and candidate.served and candidate.served.tally is tally:
+            log.error("the candidate is tried no more: %s", reason)
+            self._withdrawn.labels(tally.version).inc()
+            candidate.withdraw(candidate.served, reason)
+        elif served is not None and served.tally is tally:
+            self._withdraw(served, reason)
+
+    def _withdraw(self, served: Served, reason: str) -> None:
+        if not self.watch.moves:
+            log.error("%s; it stays, since MODEL_URI names it by its number", reason)
+            self.watch.reason = reason
+            return
+        log.error("taken out of service: %s", reason)
+        self._withdrawn.labels(served.version).inc()
+        if not self.watch.withdraw((served.version, served.bundle_sha256), reason):
+            self.served = None
+            log.error("no earlier version has passed here: nothing is served until one is promoted")
+        now = self.served
+        self.operator.roll_back(served, now.version if now is not None else None, reason)
+
+
+def noted_inputs(pulled: Pulled) -> Profile | None:
+    """The profile of training inputs that came with a version, if one did."""
+    try:
+        return inputs.read(inputs.beside(pulled.bundle).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, RegistryProblem) as problem:
+        log.warning("the training inputs of version %s are not known: %s", pulled.version, problem)
+        return None
 
 
 def full_batches(grammar: Grammar, size: int) -> list[list[Equation]]:

@@ -15,9 +15,10 @@ from typing import Protocol
 
 import httpx
 
-from arithmetic.errors import BrokenBundle, Problem
+from arithmetic.errors import BrokenBundle, Problem, RegistryProblem
+from registry import inputs
 from registry.errors import RegistryUnreachable, VersionNotFound
-from registry.pull import Pulled, Resolved, connect, fetch, find
+from registry.pull import Pulled, Resolved, artifact, connect, fetch, find
 from serving.remembered import Memory
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,20 @@ class Server:
         return find(self._connected(), model_uri)
 
     def fetch(self, found: Resolved, into: Path) -> Pulled:
-        return fetch(self._connected(), found, into)
+        pulled = fetch(self._connected(), found, into)
+        try:
+            self._fetch_inputs(found, inputs.beside(pulled.bundle))
+        except RegistryProblem as problem:  # it answers as well without
+            log.warning(
+                "no profile of the training inputs of version %s: %s", found.version, problem
+            )
+        return pulled
+
+    def _fetch_inputs(self, found: Resolved, target: Path) -> None:
+        if found.run_id and not target.exists():
+            content = artifact(self._connected(), found.run_id, inputs.ARTIFACT)
+            if content is not None:
+                inputs.write(target, inputs.read(content))
 
     def _connected(self) -> httpx.Client:
         if self._client is None:
@@ -63,6 +77,8 @@ class Watch:
             `memory`; raises Problem or OSError and then leaves what is served as it is.
         let_go: the alias is gone: told so, if given; otherwise what is served stays.
         memory: where versions that passed are remembered; None remembers nothing.
+        on_refusal: told of each version that does not pass.
+        start_from_disk: whether a remembered version may serve when the registry gives none.
         seconds: between questions.
         retry_seconds: the same, while nothing is served.
     """
@@ -77,11 +93,14 @@ class Watch:
         seconds: float,
         retry_seconds: float,
         let_go: Callable[[], None] | None = None,
+        start_from_disk: bool = True,
+        on_refusal: Callable[[str], None] | None = None,
     ):
         self.model_uri = model_uri
         self.moves = "@" in model_uri
         self._registry, self._into, self._take, self._let_go = registry, into, take, let_go
-        self._memory = memory
+        self._on_refusal = on_refusal
+        self._memory, self._start_from_disk = memory, start_from_disk
         self._seconds, self._retry_seconds = seconds, retry_seconds
         self._stopped = threading.Event()
         self._lock = threading.Lock()  # one change of what is served at a time
@@ -112,6 +131,10 @@ class Watch:
             return f"slow: its last answer took {self._took:.1f} s"
         return f"{self._state} since {self._since}"
 
+    def refusals(self) -> dict[str, str]:
+        """Versions that are not loaded until the alias has moved, and why."""
+        return {version: why for (version, _), why in dict(self.refused).items()}
+
     def withdraw(self, served: Identity, reason: str) -> bool:
         """Refuse a version from now on, until the alias has named another one.
 
@@ -140,9 +163,8 @@ class Watch:
         """Ask once, and take what is new."""
         found = self._ask()
         if found is None:
-            if self.serving is None:
-                with self._lock:
-                    self._from_disk()
+            if self.named is not None or self._state != "reachable":
+                self._start()  # a registry that answers and names no version is believed
             return
         named = (found.version, found.bundle_sha256)
         if named != self.named:
@@ -155,7 +177,11 @@ class Watch:
             self._replace(found, named)
         else:
             self.reason = self.refused[named]
-        if self.serving is None:
+        self._start()
+
+    def _start(self) -> None:
+        """With nothing in service, take what is on the disk, if that is allowed."""
+        if self.serving is None and self._start_from_disk:
             with self._lock:
                 self._from_disk()
 
@@ -189,7 +215,10 @@ class Watch:
         except RegistryUnreachable as problem:
             self._note("unreachable", str(problem))
         except BrokenBundle as problem:
-            log.error("version %s is refused: %s", found.version, problem)
+            if str(problem) != self.reason:
+                log.error("version %s is refused: %s", found.version, problem)
+            if self._on_refusal is not None:
+                self._on_refusal(found.version)
             self.reason = str(problem)
             if self.serving is not None:  # with nothing to lose, it is tried again
                 self.refused[named] = self.reason
@@ -199,9 +228,9 @@ class Watch:
             self.reason = str(problem)
 
     def _from_disk(self) -> bool:
-        """Serve the latest version that passed here before, if there is one and this is allowed."""
-        if self._memory is None or (self.named is None and self._state == "reachable"):
-            return False  # a registry that answers and names no version is believed
+        """Serve the latest version that passed here before, if there is one."""
+        if self._memory is None:
+            return False
         for pulled in self._memory.latest(set(self.refused)):
             try:
                 self._take(pulled, "disk")

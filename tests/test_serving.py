@@ -127,7 +127,7 @@ def test_health_says_what_is_served(client, tiny_bundle):
     assert response.status_code == 200
     body = response.json()
     assert body.pop("registry").startswith("reachable since 20")
-    assert body == {
+    expected = {
         "status": "ok",
         "model_loaded": True,
         "model_uri": "models:/arithmetic-lm@Production",
@@ -138,7 +138,12 @@ def test_health_says_what_is_served(client, tiny_bundle):
         "max_operand": 9,
         "source": "registry",
         "reason": None,
+        "refused": {},
+        "candidate": None,
     }
+    assert {key: body[key] for key in expected} == expected
+    assert body["accuracy"]["checked"] == body["accuracy"]["wrong"] == 0
+    assert body["drift"]["reference"] == "every equation of the domain alike"
 
 
 def test_without_a_model_health_is_not_ok_and_predictions_are_503(tmp_path):
