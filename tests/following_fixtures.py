@@ -60,7 +60,7 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
         root.mkdir(parents=True)
-        shutil.copyfile(empty_store(), root / "mlflow.db")
+        empty_store(root)
         self.client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
         self.client.create_registered_model(MODEL)
 

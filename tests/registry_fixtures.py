@@ -21,12 +21,17 @@ def fresh(workspace: Path, into: Path) -> Path:
         workspace, root, ignore=shutil.ignore_patterns(".dvc", ".git", "mlflow.db", "mlartifacts")
     )
     assert store.root(root) == root.resolve(), "the test would write to another store"
-    shutil.copyfile(empty_store(), root / "mlflow.db")
+    shutil.copyfile(_empty_store(), root / "mlflow.db")
     return root
 
 
+def empty_store(folder: Path) -> None:
+    """Put a store without content into a folder."""
+    shutil.copyfile(_empty_store(), folder / "mlflow.db")
+
+
 @functools.cache
-def empty_store() -> Path:
+def _empty_store() -> Path:
     """A store with its schema and no content: making one takes seconds, copying it none."""
     folder = Path(tempfile.mkdtemp(prefix="arithmetic-lm-store-"))
     (folder / "dvc.lock").touch()
