@@ -15,7 +15,7 @@ from registry.pull import Pulled
 from serving.background import Background
 from serving.checking import Checker, Given
 from serving.metrics import Metrics
-from serving.schemas import CandidateHealth
+from serving.reports import CandidateHealth
 from serving.served import Served
 from serving.settings import Settings
 from serving.tally import CALLS_KEPT, Tally

@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 from arithmetic.grammar import Equation, Grammar
 from registry.inputs import Profile, profile
 from serving.metrics import Metrics
-from serving.schemas import Drifted
+from serving.reports import Drifted
 
 BLOCK = 500  # inputs; even without drift, 500 of them give an index of about 0.02 over ten bins
 BLOCKS = 20

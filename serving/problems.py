@@ -42,3 +42,9 @@ class ModelFailed(ServingProblem):
     """The model raised on this equation; its neighbours have their answers."""
 
     status, outcome = 500, "failed"
+
+
+class WrongMediaType(ServingProblem):
+    """The body is not sent as JSON."""
+
+    status, outcome = 415, "refused"

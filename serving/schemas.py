@@ -1,8 +1,13 @@
 """What goes over the wire."""
 
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from serving.reports import Accuracy, CandidateHealth, Drifted
+
+# Most equations in a call of POST /predict/batch.
+LARGEST_CALL = 1024
 
 
 class Question(BaseModel):
@@ -51,47 +56,43 @@ class Prediction(BaseModel):
     )
 
 
-class Accuracy(BaseModel):
-    """What checking found of a version since it was loaded, in this process."""
+class Questions(BaseModel):
+    """The body of POST /predict/batch."""
 
-    version: str
-    checked: int = Field(description="Answers compared with the exact one.")
-    wrong: int
-    failed: int = Field(description="Questions on which the model raised.")
-    unchecked: int = Field(description="Answers not checked, because too many were waiting.")
-    hallucinations: int
-    infinite_generation: int
-    out_of_range: int
-    error_rate: float | None
-    call_ms: float | None = Field(description="Median of the latest calls of the model.")
-    equation_ms: float | None = Field(description="Mean of an equation in these calls.")
-
-
-class Drifted(BaseModel):
-    """The latest inputs against the training data."""
-
-    reference: str = Field(description="What is compared with.")
-    inputs: int = Field(description="How many inputs were counted.")
-    psi: dict[str, float] = Field(description="Population stability index by feature.")
-
-
-class CandidateHealth(BaseModel):
-    """The second version: its true error rate and latency beside Production's."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    model_uri: str
-    mode: Literal["shadow", "canary"]
-    share: float = Field(description="Of the questions: answered (canary) or copied (shadow).")
-    model_version: str | None = None
-    bundle_sha256: str | None = None
-    registry: str
-    reason: str | None = Field(default=None, description="Why it is not tried.")
-    accuracy: Accuracy | None = None
-    not_copied: int = Field(description="Questions not copied, because too many were waiting.")
-    production_call_ms: float | None = Field(
-        default=None, description="Production's calls on the same questions in the same thread."
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"equations": ["951+11=", "7-12="]}]},
     )
+
+    equations: list[Annotated[str, Field(max_length=64)]] = Field(
+        min_length=1, max_length=LARGEST_CALL, description="Each as in POST /predict."
+    )
+    beam_width: int = Field(default=1, ge=1, le=8)
+
+
+class Predictions(BaseModel):
+    """The answers of one version, in the order of the questions."""
+
+    model_config = ConfigDict(
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {"predicted_answers": ["962", "-5"], "latency_ms": 0.6, "model_version": "3"}
+            ]
+        },
+    )
+
+    predicted_answers: list[str]
+    latency_ms: float = Field(description="From the parsed request to the answers, milliseconds.")
+    model_version: str = Field(description="The registered version that answered them all.")
+
+
+class Readiness(BaseModel):
+    """Whether requests should be sent here."""
+
+    ready: bool
+    reason: str | None = None
 
 
 class Health(BaseModel):
@@ -122,7 +123,24 @@ class Health(BaseModel):
     candidate: CandidateHealth | None = None
 
 
-class Unavailable(BaseModel):
-    """The body of a 503."""
+class Detail(BaseModel):
+    """The body of every error but 422."""
 
     detail: str
+
+
+class Problems:
+    """What the predicting routes may answer besides 200 and 422, for /docs."""
+
+    responses: ClassVar[dict[int | str, dict[str, Any]]] = {
+        400: {"model": Detail, "description": "The body is no text that JSON could be in."},
+        401: {"model": Detail, "description": "An API key is needed (if keys are configured)."},
+        408: {"model": Detail, "description": "The request did not arrive in time."},
+        413: {"model": Detail, "description": "The body is too large."},
+        415: {"model": Detail, "description": "The body must be application/json."},
+        429: {"model": Detail, "description": "Over the rate limit; see Retry-After."},
+        431: {"model": Detail, "description": "The head of the request is too large."},
+        500: {"model": Detail, "description": "The model failed on this very equation."},
+        503: {"model": Detail, "description": "No model yet, or the queue is full (Retry-After)."},
+        504: {"model": Detail, "description": "No answer before the deadline."},
+    }

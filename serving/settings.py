@@ -1,23 +1,23 @@
 """The environment as typed settings; a bad one stops the service before it listens."""
 
-import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
 import httpx
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from arithmetic.errors import Problem
+from serving.following import FollowingSettings, model_uri
 
 
 class InvalidSettings(Problem):
     """An environment variable that the service cannot work with."""
 
 
-class Settings(BaseSettings):
-    """Each field is the environment variable of its name, in capitals.
+class Settings(FollowingSettings):
+    """Each field is the environment variable of its name, in capitals; more in `FollowingSettings`.
 
     Attributes:
         model_uri: which version to serve, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
@@ -28,20 +28,22 @@ class Settings(BaseSettings):
         largest_batch: most equations in one call of the model.
         queue_limit: most equations that wait for a call, for each operation; past it, 503 at once.
         deadline_seconds: longest time from a question to its answer; past it, 504.
-        watch_seconds: between questions to the registry which version the alias means.
-        registry_timeout_seconds: longest wait for each piece of its answer.
-        start_from_disk: with the registry down, start from the version that passed here last.
-        check_limit: most answers that wait to be checked; what is over is counted as unchecked.
-        hard_cases, hard_cases_limit: file of wrongly answered equations (in model_cache if not
-            set), and its most lines.
-        error_rate_limit: share of wrong answers above which a version is taken out of service; 1
-            never does it.
-        error_rate_minimum: different questions, at least, before a version is judged so.
-        model_uri_candidate: a second version to try beside it; none if empty.
-        candidate_mode: `shadow` copies questions to it, `canary` lets it answer.
-        candidate_share: of the questions; not set, all are copied or one in twenty answered.
-        operator_token, operator_username, operator_password: with these, the alias is rolled back
-            when a version is taken out of service. The service's own access may be read-only.
+        max_body_bytes: of a request; past it, 413.
+        request_seconds: within which a request must have arrived whole; past it, 408.
+        max_connections: open at once; past it, 503 and closed.
+        keep_alive_seconds: how long an idle connection is kept.
+        grace_seconds: from SIGTERM to the end, at most; less than whoever sends it waits.
+        drain_seconds: after SIGTERM, how long new connections are still taken, while /readyz
+            says no: the time that a load balancer needs to notice.
+        trusted_proxies: addresses, with commas, whose X-Forwarded-For is believed.
+        log_format: text or json, for everything that is logged.
+        log_sample: share of the requests that get a line in the log, 0 to 1; failures always do.
+        api_keys: NAME=SHA-256 of the key in hexadecimal, several with commas; empty asks for none.
+            `python -m serving.auth NAME` makes one.
+        api_keys_file: the same, a line each.
+        rate_limit: requests a second of one key or address (of /predict/batch, equations); 0 is
+            no limit.
+        rate_burst: how many may come at once.
     """
 
     model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
@@ -55,32 +57,24 @@ class Settings(BaseSettings):
     largest_batch: Annotated[int, Field(ge=1, le=1024)] = 64
     queue_limit: Annotated[int, Field(ge=1024, le=1_000_000)] = 4096
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
-    watch_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
-    registry_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
-    start_from_disk: bool = True
-    check_limit: Annotated[int, Field(ge=1024, le=10_000_000)] = 20_000
-    hard_cases: Path | None = None
-    hard_cases_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
-    error_rate_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
-    error_rate_minimum: Annotated[int, Field(ge=1, le=1000)] = 200
-    model_uri_candidate: str = ""
-    candidate_mode: Literal["shadow", "canary"] = "shadow"
-    candidate_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    operator_token: SecretStr = SecretStr("")
-    operator_username: str = ""
-    operator_password: SecretStr = SecretStr("")
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    request_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = 75
+    grace_seconds: Annotated[float, Field(gt=0, le=600)] = 8.0
+    drain_seconds: Annotated[float, Field(ge=0, le=600)] = 0.5
+    trusted_proxies: str = ""
+    log_format: Literal["text", "json"] = "text"
+    log_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+    api_keys: str = ""
+    api_keys_file: Path | None = None
+    rate_limit: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
 
     @field_validator("model_uri")
     @classmethod
     def _names_a_version(cls, value: str) -> str:
-        if not re.fullmatch(r"models:/[^/@:]+(@[^/@]+|/[0-9]+)", value):
-            raise ValueError("write models:/arithmetic-lm@Production or models:/arithmetic-lm/3")
-        return value
-
-    @field_validator("model_uri_candidate")
-    @classmethod
-    def _names_a_version_or_nothing(cls, value: str) -> str:
-        return cls._names_a_version(value) if value else value
+        return model_uri(value)
 
     @field_validator("mlflow_tracking_uri")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any
 from arithmetic.grammar import Equation
 from arithmetic.layouts import Answer
 from serving.judging import Verdict
-from serving.schemas import Accuracy
+from serving.reports import Accuracy
 
 CALLS_KEPT = 1000
 QUESTIONS_KEPT = 1000

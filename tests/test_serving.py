@@ -1,7 +1,7 @@
 """The service over HTTP: right answers, clear refusals, and never `ok` without a model."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,30 +12,14 @@ from arithmetic.engine import Engine
 from arithmetic.errors import RegistryProblem
 from arithmetic.grammar import Equation
 from arithmetic.layouts import Answer
-from registry.pull import Pulled, Resolved
+from registry.pull import Pulled
 from serving.__main__ import listen
 from serving.app import create_app
 from serving.batching import Batcher, Limits
 from serving.metrics import Metrics
 from serving.problems import ModelFailed
 from serving.settings import InvalidSettings, Settings, from_environment
-
-Puller = Callable[[str, str, Path], Pulled]
-
-
-class Answers:
-    """A registry that is a function; test_following.py has the real one."""
-
-    def __init__(self, pull: Puller):
-        self._pull = pull
-
-    def resolve(self, model_uri: str) -> Resolved:
-        self._pulled = self._pull(model_uri, "", Path())
-        pulled = self._pulled
-        return Resolved(pulled.name, pulled.version, pulled.bundle_sha256, pulled.errors)
-
-    def fetch(self, found: Resolved, into: Path) -> Pulled:
-        return self._pulled
+from tests.folder_registry import Answers
 
 
 def settings(tmp_path: Path) -> Settings:
