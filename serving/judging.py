@@ -4,16 +4,15 @@ Stages and serving may not import each other, so until these lines live in `arit
 compares both on the same answers (tests/test_checking.py).
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from arithmetic.grammar import OPERATIONS, Equation, Grammar, solve
 from arithmetic.layouts import Answer
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One answer judged.
+class Verdict(NamedTuple):
+    """One answer judged. (A tuple, since one is made for every answer.)
 
     Attributes:
         expected: the exact answer.
