@@ -7,9 +7,9 @@ PYTHON_ENV := .venv/bin
 export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
 export DVC_NO_ANALYTICS := 1
 # By the environment, so that quotes and $ in a reason stay what they are.
-export VERSION REASON OVERRIDE_GATE
+export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
 
-.PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds frontier certify-full reproduce bench-pipeline bench-kills
+.PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker test lint format seeds frontier certify-full reproduce bench-pipeline bench-kills
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,9 +37,17 @@ four-operations: setup ## train, evaluate and register the second configuration:
 serve: setup ## serve Production in the foreground from the default store (PORT=8000)
 	@python -m scripts.serve
 
-promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERRIDE_GATE="why")
+promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERRIDE_GATE="why", SHADOW_URL=… SHADOW_ANSWERS=1000)
 	@python -m registry.promote "$$VERSION" $(if $(REASON),--reason "$$REASON") \
-		$(if $(OVERRIDE_GATE),--override-gate "$$OVERRIDE_GATE")
+		$(if $(OVERRIDE_GATE),--override-gate "$$OVERRIDE_GATE") \
+		$(if $(SHADOW_URL),--shadow-url "$$SHADOW_URL") \
+		$(if $(SHADOW_ANSWERS),--shadow-answers $(SHADOW_ANSWERS))
+
+candidate: setup ## let services try VERSION=4 beside Production; without VERSION, none any more
+	@python -m registry.candidate $(if $(VERSION),"$$VERSION")
+
+hard-cases: setup ## wrongly answered equations FROM=hard-cases.jsonl (or a service's address) to TO=hard-cases.csv
+	@python -m scripts.hard_cases "$$FROM" $(if $(TO),--to "$$TO")
 
 rollback: setup ## return to the previous Production version (REASON="…")
 	@python -m registry.promote --rollback $(if $(REASON),--reason "$$REASON")

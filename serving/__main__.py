@@ -5,12 +5,11 @@ import socket
 import sys
 
 from arithmetic.errors import reported
-from registry.pull import pull
 from serving.app import create_app
-from serving.live import Puller
 from serving.request_log import set_up
 from serving.server import make_server
 from serving.settings import InvalidSettings, Settings, from_environment
+from serving.watch import Registry
 
 
 def main() -> None:
@@ -20,10 +19,10 @@ def main() -> None:
         serve(from_environment())
 
 
-def serve(settings: Settings, pull: Puller = pull) -> None:
+def serve(settings: Settings, registry: Registry | None = None) -> None:
     """Serve until SIGTERM or SIGINT; raises InvalidSettings before anything is loaded."""
     set_up(settings.log_format)
-    app = create_app(settings, pull)
+    app = create_app(settings, registry)
     # Taken before anything is loaded, so that a busy port is the first thing that is said.
     listening = listen(settings.host, settings.port)
     print(f"serving on http://{settings.host}:{settings.port}", flush=True)

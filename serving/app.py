@@ -1,6 +1,5 @@
 """The HTTP face, put together: what is asked, by which way, and what is said of the service."""
 
-import asyncio
 import contextlib
 import gc
 import json
@@ -16,13 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from arithmetic.errors import InvalidEquation
 from arithmetic.steps import explain
-from registry.pull import pull
 from serving import health
 from serving.auth import keys_from
 from serving.fast import PATH, FastPredict
 from serving.front import Admission, Front
 from serving.limits import RateLimit
-from serving.live import Live, Puller
+from serving.live import Live
 from serving.metrics import Metrics
 from serving.predict import InvalidEquations, ask, ask_many
 from serving.problems import ServingProblem, WrongMediaType
@@ -30,6 +28,7 @@ from serving.request_log import RequestLog
 from serving.schemas import Prediction, Predictions, Problems, Question, Questions
 from serving.server import State
 from serving.settings import Settings
+from serving.watch import Registry
 
 DESCRIPTION = """A tiny Transformer answers integer arithmetic, character by character.
 
@@ -74,13 +73,16 @@ class Service(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, pull: Puller = pull) -> Service:
-    """The application; loading begins when it starts. `pull` brings a version to this disk."""
+def create_app(settings: Settings, registry: Registry | None = None) -> Service:
+    """The application; following the registry begins when it starts.
+
+    `registry` is asked instead of the MLflow server that the settings name.
+    """
     keys = keys_from(settings)
     limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
     app = Service(title="arithmetic-lm", description=DESCRIPTION, lifespan=lifespan)
     app.metrics = Metrics()
-    app.live = Live(settings, pull, app.metrics)
+    app.live = Live(settings, registry, app.metrics)
     app.server_state = State()
     app.admission = Admission(keys, limit)
     app.front = Front(app.metrics, app.admission, RequestLog(settings.log_sample))
@@ -93,21 +95,15 @@ def create_app(settings: Settings, pull: Puller = pull) -> Service:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Load in the background for as long as the application runs."""
+    """Follow the registry for as long as the application runs."""
     assert isinstance(app, Service)
-    loading = asyncio.create_task(app.live.load())
     # A moment's patience, so that a healthy service starts with its model loaded.
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(app.live.tried.wait(), FIRST_ATTEMPT_SECONDS)
-    if loading.done():
-        loading.result()  # a bug in loading stops the start
+    await app.live.start(FIRST_ATTEMPT_SECONDS)
     # What is loaded now stays: without it, collections of the whole heap make much of p99.
     gc.collect()
     gc.freeze()
     yield
-    loading.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await loading
+    app.live.stop()
 
 
 def add_predictions(app: Service) -> None:

@@ -51,7 +51,10 @@ async def health(request: Request, response: Response) -> Health:
             status="unavailable" if live.reason else "loading",
             model_loaded=False,
             model_uri=live.settings.model_uri,
+            registry=live.watch.registry_state(),
             reason=live.reason,
+            refused=live.watch.refusals(),
+            candidate=live.candidate.report() if live.candidate else None,
         )
     return Health(
         status="ok",
@@ -62,6 +65,13 @@ async def health(request: Request, response: Response) -> Health:
         bundle_sha256=served.bundle_sha256,
         operations=list(served.grammar.operations),
         max_operand=served.grammar.max_operand,
+        source=live.watch.source,
+        registry=live.watch.registry_state(),
+        reason=live.reason,
+        refused=live.watch.refusals(),
+        accuracy=served.tally.report(),
+        drift=live.drift.report(),
+        candidate=live.candidate.report() if live.candidate else None,
     )
 
 

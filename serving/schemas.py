@@ -4,6 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.reports import Accuracy, CandidateHealth, Drifted
+
 # Most equations in a call of POST /predict/batch.
 LARGEST_CALL = 1024
 
@@ -106,7 +108,19 @@ class Health(BaseModel):
     bundle_sha256: str | None = None
     operations: list[str] | None = None
     max_operand: int | None = None
-    reason: str | None = Field(default=None, description="Why no model is loaded.")
+    source: str | None = Field(
+        default=None, description="`registry`, or `disk`: the last verified version from before."
+    )
+    registry: str = Field(description="How the registry answers, and since when.")
+    reason: str | None = Field(
+        default=None, description="Why no model is loaded, or not the one that the registry names."
+    )
+    refused: dict[str, str] = Field(
+        default={}, description="Versions that are not loaded until the alias has moved, and why."
+    )
+    accuracy: Accuracy | None = None
+    drift: Drifted | None = None
+    candidate: CandidateHealth | None = None
 
 
 class Detail(BaseModel):

@@ -1,23 +1,23 @@
 """The environment as typed settings; a bad one stops the service before it listens."""
 
-import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
 import httpx
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from arithmetic.errors import Problem
+from serving.following import FollowingSettings, model_uri
 
 
 class InvalidSettings(Problem):
     """An environment variable that the service cannot work with."""
 
 
-class Settings(BaseSettings):
-    """Each field is the environment variable of its name, in capitals.
+class Settings(FollowingSettings):
+    """Each field is the environment variable of its name, in capitals; more in `FollowingSettings`.
 
     Attributes:
         model_uri: which version to serve, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
@@ -74,9 +74,7 @@ class Settings(BaseSettings):
     @field_validator("model_uri")
     @classmethod
     def _names_a_version(cls, value: str) -> str:
-        if not re.fullmatch(r"models:/[^/@:]+(@[^/@]+|/[0-9]+)", value):
-            raise ValueError("write models:/arithmetic-lm@Production or models:/arithmetic-lm/3")
-        return value
+        return model_uri(value)
 
     @field_validator("mlflow_tracking_uri")
     @classmethod

@@ -25,6 +25,11 @@ def fresh(workspace: Path, into: Path) -> Path:
     return root
 
 
+def empty_store(folder: Path) -> None:
+    """Put a store without content into a folder."""
+    shutil.copyfile(_empty_store(), folder / "mlflow.db")
+
+
 @functools.cache
 def _empty_store() -> Path:
     """A store with its schema and no content: making one takes seconds, copying it none."""

@@ -20,6 +20,7 @@ from arithmetic.errors import reported
 from registry.pull import Pulled
 from serving.__main__ import serve
 from serving.settings import from_environment
+from tests.folder_registry import Answers
 
 ROOT = Path(__file__).resolve().parents[1]
 # The committed model, exact on `+ -` up to 999.
@@ -128,12 +129,12 @@ def _wait(running: Running) -> None:
 
 
 def pulled(folder: Path) -> Pulled:
-    return Pulled("arithmetic-lm", "7", folder, bundle.digest(folder))
+    return Pulled("arithmetic-lm", "7", folder, bundle.digest(folder), errors=1000)
 
 
 def main() -> None:
     with reported():
-        serve(from_environment(), lambda *_: pulled(Path(sys.argv[1])))
+        serve(from_environment(), Answers(lambda *_: pulled(Path(sys.argv[1]))))
 
 
 if __name__ == "__main__":
