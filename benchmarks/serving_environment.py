@@ -45,11 +45,19 @@ def made() -> Path:
         return folder
     print(f"making {folder.relative_to(ROOT)} …", flush=True)
     # pip stays outside, as in the image.
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(folder / "bin/python"),
+        "install",
+        "--quiet",
+    ]
+    options = ["--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes"]
     for command in (
         [sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)],
-        [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install", "--quiet"]
-        + ["--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes"]
-        + ["-r", str(LOCK)],
+        [*pip, *options, "-r", str(LOCK)],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -154,9 +162,8 @@ def main() -> None:
     with reported():
         found = measure(given.starts, given.seconds)
         for key, bar in BARS.items():
-            print(
-                f"{key:22}{found[key]:9.2f}   under {bar:g}: {'met' if found['met'][key] else 'NOT MET'}"
-            )
+            met = "met" if found["met"][key] else "NOT MET"
+            print(f"{key:22}{found[key]:9.2f}   under {bar:g}: {met}")
         print(f"{'memory_mb when ready':22}{found['memory_mb']:9.2f}")
         if given.result:
             print(f"written to {write(given.result, found).relative_to(ROOT)}")

@@ -166,10 +166,10 @@ def installed(name: str) -> Path:
     if stamp.is_file() and stamp.read_text() == wanted:
         return folder / "bin"
     print(f"making {folder.relative_to(ROOT)} …", flush=True)
+    pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet"]
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(folder / "bin/python"), "-m", "pip", "install", "--quiet"]
-        + ["--disable-pip-version-check", *requirements],
+        [*pip, "--disable-pip-version-check", *requirements],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -5,10 +5,11 @@ mlserver start FOLDER       with a model-settings.json that names this class
 
 from pathlib import Path
 
-from arithmetic.engine import Engine
 from mlserver import MLModel
 from mlserver.codecs import StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
+
+from arithmetic.engine import Engine
 
 
 class Arithmetic(MLModel):
