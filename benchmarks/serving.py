@@ -92,11 +92,10 @@ def verdict(service: dict[str, Any]) -> dict[str, bool]:
 
 def table(rows: dict[str, dict[str, Any]], missing: dict[str, str]) -> str:
     """What is printed; × is throughput over the constant answer's."""
-    lines = [
-        f"{'':26}{f'--- {MANY} connections ---':>34}{'- 1 connection -':>20}",
-        f"{'server':26}{'req/s':>8}{'×':>6}{'p50 ms':>10}{'p99 ms':>10}{'req/s':>10}{'p50 ms':>10}"
-         f"{'failed':>8}",
-    ]
+    over = f"{'':26}{f'--- {MANY} connections ---':>34}{'- 1 connection -':>20}"
+    columns = ("req/s", 8), ("×", 6), ("p50 ms", 10), ("p99 ms", 10), ("req/s", 10), ("p50 ms", 10)
+    under = f"{'server':26}" + "".join(f"{name:>{width}}" for name, width in columns)
+    lines = [over, f"{under}{'failed':>8}"]
     for name, row in rows.items():
         many, one = row[f"connections_{MANY}"], row["connections_1"]
         times = row.get("throughput_of_constant")

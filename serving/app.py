@@ -26,6 +26,7 @@ from serving.live import Live, Puller
 from serving.metrics import Metrics
 from serving.predict import InvalidEquations, ask, ask_many
 from serving.problems import ServingProblem, WrongMediaType
+from serving.protocols import router
 from serving.request_log import RequestLog
 from serving.schemas import Prediction, Predictions, Problems, Question, Questions
 from serving.server import State
@@ -88,6 +89,7 @@ def create_app(settings: Settings, pull: Puller = pull) -> Service:
     add_exception_handlers(app)
     add_predictions(app)
     app.include_router(health.router)
+    app.include_router(router(app.live))
     return app
 
 

@@ -107,9 +107,7 @@ def _served(live: Live, name: str, version: str | None) -> Served:
     if name != served.name:
         raise Refused(404, f"there is no model {name!r}; {served.name!r} is served")
     if version is not None and version != served.version:
-        raise Refused(
-            404, f"version {version!r} of {name!r} is not served; {served.version!r} is"
-        )
+        raise Refused(404, f"version {version!r} of {name!r} is not served; {served.version!r} is")
     return served
 
 

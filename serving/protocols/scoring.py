@@ -12,11 +12,11 @@ from fastapi import APIRouter, Request, Response
 
 from arithmetic.errors import InvalidEquation
 from serving.live import Live
-from serving.predict import ask, ask_many, serving
+from serving.predict import ask, ask_many
 from serving.problems import ServingProblem
 from serving.protocols.body import Refused, kind, parsed, texts
 
-# The MLflow whose protocol this is, and whose server it was compared with (tests/test_protocols.py).
+# The MLflow whose protocol this is; tests/test_protocols.py compares the answers with its server's.
 MLFLOW_VERSION = "3.17.2"
 COLUMN = "equation"
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -95,19 +95,16 @@ def router(live: Live) -> APIRouter:
         """The version of MLflow whose protocol is spoken."""
         return Response(MLFLOW_VERSION, media_type="application/json")
 
-    @routes.post(
-        "/invocations", openapi_extra={"requestBody": _BODY, "responses": _ANSWERS}
-    )
+    @routes.post("/invocations", openapi_extra={"requestBody": _BODY, "responses": _ANSWERS})
     async def invocations(request: Request) -> Response:
         """Answer equations as an MLflow model server does."""
         try:
             _check_type(request.headers.get("content-type", ""))
             asked = equations(parsed(await request.body()))
-            served = serving(live)
             if len(asked) == 1:
                 answers = [await ask(live, asked[0])]
             else:
-                answers = await ask_many(live, asked, served=served)
+                answers = await ask_many(live, asked)
         except Refused as problem:
             return _failed(problem.status, str(problem))
         except InvalidEquation as problem:

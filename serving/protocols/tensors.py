@@ -50,9 +50,7 @@ def read(entry: dict[str, Any], binary: bytes | None) -> Tensor:
     else:
         elements = texts(list(_unpacked(binary, name)), f"element of {name!r} at")
     if len(elements) != prod(shape):
-        raise Refused(
-            400, f"input {name!r} has {len(elements)} elements, and its shape is {shape}"
-        )
+        raise Refused(400, f"input {name!r} has {len(elements)} elements, and its shape is {shape}")
     return Tensor(tuple(shape), elements)
 
 
