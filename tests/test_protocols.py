@@ -86,7 +86,7 @@ def test_mlflow_s_client_pings_asks_the_version_and_gets_answers(address):
     expected = pd.DataFrame({"answer": ["962", "-5"]})
     assert ours.invoke(frame).get_predictions().equals(expected)
     assert ours.invoke(["951+11=", "7-12="]).get_predictions().equals(expected)
-    with pytest.raises(Exception, match=r"error code 400.*position 2"):
+    with pytest.raises(Exception, match=r"error code 400.*not an operation"):
         ours.invoke(["2^3="])
 
 
@@ -221,7 +221,7 @@ def test_nvidia_s_client_is_told_what_is_wrong(triton_client):
     ]:
         with pytest.raises(InferenceServerException, match=says):
             triton_client.infer(inputs=[equations(["1+1="], [1], True)], **arguments)
-    with pytest.raises(InferenceServerException, match="position 2"):
+    with pytest.raises(InferenceServerException, match="not an operation"):
         triton_client.infer(NAME, [equations(["2^3="], [1], True)])
     with pytest.raises(InferenceServerException, match="not UTF-8"):
         triton_client.infer(NAME, [equations([b"\xff"], [1], True)])
