@@ -19,7 +19,7 @@ from benchmarks.results_file import write
 from benchmarks.serving_load import Sample, cores, require, run
 from benchmarks.serving_peers import ROOT, SERVERS, installed, versions
 from benchmarks.serving_process import check, questions, running
-from benchmarks.serving_store import registry
+from benchmarks.serving_store import REGISTRY_HELP, registry
 
 MANY = 64
 CHECKED = 50
@@ -109,7 +109,9 @@ def table(rows: dict[str, dict[str, Any]], missing: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def measure(names: list[str], tool: str, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(
+    names: list[str], tool: str, rounds: int, seconds: float, given: str = ""
+) -> dict[str, Any]:
     """All servers, all rounds; those that cannot be installed or do not start are `missing`."""
     programs: dict[str, Path] = {}
     missing: dict[str, str] = {}
@@ -119,7 +121,8 @@ def measure(names: list[str], tool: str, rounds: int, seconds: float) -> dict[st
         except Problem as problem:
             missing[name] = str(problem)
     samples: dict[str, Samples] = {name: {MANY: [], 1: []} for name in programs}
-    with registry(any(name in ("multiplication", "division") for name in names)) as uri:
+    four_operations = any(name in ("multiplication", "division") for name in names)
+    with registry(given, four_operations) as uri:
         for number in range(rounds):
             order = list(samples)
             shift = number % max(1, len(order))
@@ -145,6 +148,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--load", choices=("wrk", "python"), default="wrk")
     parser.add_argument("--result", default="serving", help="name of the result; empty: none")
+    parser.add_argument("--registry", default="", help=REGISTRY_HELP)
     given = parser.parse_args()
     with reported():
         names = [name for name in given.only.split(",") if name]
@@ -152,7 +156,7 @@ def main() -> None:
         if unknown:
             raise Problem(f"no server is called {unknown[0]}; there are {', '.join(SERVERS)}")
         require(given.load)
-        found = measure(names, given.load, given.rounds, given.seconds)
+        found = measure(names, given.load, given.rounds, given.seconds, given.registry)
         print("\n" + table(found["rows"], found["missing"]))
         bars = verdict(found["rows"]["service"]) if {"service", "constant"} <= set(names) else {}
         for bar, met in bars.items():

@@ -94,12 +94,25 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
 class Loops:
     """Closed loops on one server; `stop()` lets each finish the request it is in."""
 
-    def __init__(self, url: str, requests: Sequence[bytes], seen: Seen | None = None):
+    def __init__(
+        self,
+        url: str,
+        requests: Sequence[bytes],
+        seen: Seen | None = None,
+        reconnect: bool = True,
+    ):
+        """Args:
+        url: of the server; the path stands in the requests.
+        requests: bytes that are sent in turn.
+        seen: told of every answer.
+        reconnect: whether a loop whose connection ended, or was refused, goes on with another.
+        """
         parts = urlsplit(url)
         self._address = parts.hostname or "", parts.port or 80
         self._requests = requests
         self._seen = seen
         self._next = 0
+        self._reconnect = reconnect
         self._stopped = False
         self.tally = Tally()
 
@@ -115,7 +128,9 @@ class Loops:
         return self.tally
 
     async def _loop(self) -> None:
-        while not self._stopped:
+        again = True
+        while again and not self._stopped:
+            again = self._reconnect
             try:
                 reader, writer = await asyncio.open_connection(*self._address)
             except OSError:

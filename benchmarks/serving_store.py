@@ -20,6 +20,7 @@ from scripts.tracking_server import tracking_server
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUR = "four-operations"
+REGISTRY_HELP = "address of a server over such a store, instead of one that is made for this"
 
 
 def recorded(folder: Path, four_operations: bool = True) -> Path:
@@ -38,8 +39,11 @@ def recorded(folder: Path, four_operations: bool = True) -> Path:
 
 
 @contextmanager
-def registry(four_operations: bool = True) -> Iterator[str]:
-    """A real `mlflow server` over such a store; yields its address."""
+def registry(given: str = "", four_operations: bool = True) -> Iterator[str]:
+    """A real `mlflow server` over such a store; yields its address. `given` is one that is there."""
+    if given:
+        yield given
+        return
     with tempfile.TemporaryDirectory(prefix="arithmetic-lm-bench-") as scratch:
         folder = recorded(Path(scratch).resolve(), four_operations)
         with tracking_server(folder) as uri:
