@@ -24,6 +24,7 @@ from serving.live import Live
 from serving.metrics import Metrics
 from serving.predict import InvalidEquations, ask, ask_many
 from serving.problems import ServingProblem, WrongMediaType
+from serving.protocols import router
 from serving.request_log import RequestLog
 from serving.schemas import Prediction, Predictions, Problems, Question, Questions
 from serving.server import State
@@ -90,6 +91,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> Service:
     add_exception_handlers(app)
     add_predictions(app)
     app.include_router(health.router)
+    app.include_router(router(app.live))
     return app
 
 

@@ -24,7 +24,8 @@ from serving.problems import ModelFailed, Overloaded, TooLate
 
 log = logging.getLogger(__name__)
 
-Answerer = Callable[[Sequence[Equation]], list[Answer]]
+# Equations, and a beam width where it is not 1, to answers in order.
+Answerer = Callable[..., list[Answer]]
 # Told of every call of the model: equations and their answers, in the same order. It runs on the
 # event loop right after the answers are given, so it must be quick.
 Observer = Callable[[Sequence[Equation], Sequence[Answer]], None]
@@ -235,7 +236,9 @@ class Batcher:
             return [result for item in batch for result in self._results(queue, [item])]
 
     def _call(self, queue: _Queue, equations: list[Equation]) -> list[Answer]:
-        answers = self._answer(equations)
+        answers = (
+            self._answer(equations) if queue.width == 1 else self._answer(equations, queue.width)
+        )
         if len(answers) != len(equations):
             raise ValueError(f"{len(answers)} answers to {len(equations)} equations")
         return answers

@@ -50,6 +50,22 @@ def test_a_batch_holds_one_operation():
     assert all(len({equation.operation for equation in call}) == 1 for call in model.calls)
 
 
+def test_a_batch_holds_one_beam_width():
+    """Greedy is the engine's default; other widths are passed on."""
+    asked: list[tuple[int, tuple[int, ...]]] = []
+
+    def model(equations: Sequence[Equation], *width: int) -> list[Answer]:
+        asked.append((len(equations), width))
+        return [answer(equation) for equation in equations]
+
+    async def ask() -> None:
+        queues = Batcher(model, Limits(), Metrics(), "7")
+        await asyncio.gather(*(queues.answer(Equation(n, "+", 0), 1 + n % 3) for n in range(9)))
+
+    asyncio.run(ask())
+    assert sorted(asked) == [(3, ()), (3, (2,)), (3, (3,))]
+
+
 def test_a_light_operation_does_not_wait_for_a_heavy_call():
     model = Model(slow="/")
 
@@ -107,7 +123,7 @@ def test_past_its_limit_a_queue_refuses_at_once_and_the_others_do_not():
         await asyncio.sleep(0.05)  # now it is in the thread, and ten may wait
         waiting = [queues.submit(Equation(n, "/", 1)) for n in range(9)]
         with pytest.raises(Overloaded):
-            queues.submit_many([Equation(1, "+", 1), Equation(1, "/", 1), Equation(2, "/", 1)])
+            queues.submit_many([Equation(1, "+", 1), Equation(1, "/", 1), Equation(99, "/", 1)])
         waiting.append(queues.submit(Equation(9, "/", 1)))
         with pytest.raises(Overloaded):
             queues.submit(Equation(1, "/", 1))
@@ -118,7 +134,7 @@ def test_past_its_limit_a_queue_refuses_at_once_and_the_others_do_not():
         assert not queues.overloaded()
 
     asyncio.run(ask())
-    assert Equation(2, "/", 1) not in [equation for call in model.calls for equation in call]
+    assert Equation(99, "/", 1) not in [equation for call in model.calls for equation in call]
 
 
 def test_past_the_deadline_a_request_is_told_and_not_computed():

@@ -20,12 +20,13 @@ from serving.front import Receive, Scope, Send
 from serving.live import Served
 from serving.schemas import Prediction, Question
 from serving.settings import Settings
+from tests.folder_registry import Answers
 from tests.serving_process import EXACT, pulled
 
 
 def application() -> Service:
     settings = Settings(mlflow_tracking_uri="http://127.0.0.1:1", log_sample=0)
-    return create_app(settings, lambda *_: pulled(EXACT))
+    return create_app(settings, Answers(lambda *_: pulled(EXACT)))
 
 
 @pytest.fixture(scope="module")
