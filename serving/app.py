@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -74,13 +75,18 @@ class Service(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, registry: Registry | None = None) -> Service:
+def create_app(
+    settings: Settings, registry: Registry | None = None, rates: Path | None = None
+) -> Service:
     """The application; following the registry begins when it starts.
 
-    `registry` is asked instead of the MLflow server that the settings name.
+    `registry` is asked instead of the MLflow server that the settings name; `rates` is the file in
+    which several workers keep what they share of the rate limit.
     """
     keys = keys_from(settings)
-    limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+    limit = None
+    if settings.rate_limit:
+        limit = RateLimit(settings.rate_limit, settings.rate_burst, rates)
     app = Service(title="arithmetic-lm", description=DESCRIPTION, lifespan=lifespan)
     app.metrics = Metrics()
     app.live = Live(settings, registry, app.metrics)
