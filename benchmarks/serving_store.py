@@ -40,7 +40,7 @@ def recorded(folder: Path, four_operations: bool = True) -> Path:
 
 @contextmanager
 def registry(given: str = "", four_operations: bool = True) -> Iterator[str]:
-    """A real `mlflow server` over such a store; yields its address. `given` is a running one."""
+    """A real `mlflow server` over such a store; yields its address, or `given`, if there is one."""
     if given:
         yield given
         return

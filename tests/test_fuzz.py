@@ -176,7 +176,7 @@ BODIES = (
     | st.fixed_dictionaries({"inputs": st.lists(TENSORS, max_size=2)}).map(json.dumps)
     | TEXTS.map(lambda text: json.dumps({"equation": text}))
 )
-PATHS = ("/predict", "/invocations", f"/v2/models/{NAME}/infer")
+PATHS = ("/predict", "/predict/batch", "/invocations", f"/v2/models/{NAME}/infer")
 
 
 def damaged(body: str, cut: int, place: int, byte: int) -> bytes:

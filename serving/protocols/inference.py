@@ -12,9 +12,10 @@ from fastapi import APIRouter, Request, Response
 
 from arithmetic.errors import InvalidEquation
 from serving.live import Live, Served
-from serving.predict import Asked, ask, ask_many, serving
+from serving.predict import serving
 from serving.problems import ServingProblem
 from serving.protocols import tensors
+from serving.protocols.asking import answered, unready
 from serving.protocols.body import Refused, kind, parsed
 from serving.protocols.inference_docs import INFER, METADATA, READY
 from serving.protocols.tensors import Tensor
@@ -42,10 +43,10 @@ def router(live: Live) -> APIRouter:
         """Whether the process answers at all."""
         return {"live": True}
 
-    @routes.get("/v2/health/ready", responses={503: {"description": "No model is loaded."}})
-    async def is_ready() -> Response:
-        """Whether a model is loaded."""
-        ready = live.served is not None
+    @routes.get("/v2/health/ready", responses={503: {"description": "As /readyz."}})
+    async def is_ready(request: Request) -> Response:
+        """Whether requests may come, as /readyz."""
+        ready = unready(request) is None
         return _json({"ready": ready}, 200 if ready else 503)
 
     @routes.get("/v2/models/{name}", openapi_extra=METADATA)
@@ -86,19 +87,13 @@ def router(live: Live) -> APIRouter:
             binary = _binary_output(content)
             # A version that is named answers; otherwise the service picks, as for /predict.
             chosen = None if version is None else served
-            answers = await _answers(live, tensor.elements, chosen)
+            answers = await answered(request, live, tensor.elements, chosen)
         except (Refused, InvalidEquation, ServingProblem) as problem:
             return _failed(problem)
         by = answers[0].served if answers else served
         return _written(content, by, tensor, [one.answer.text for one in answers], binary)
 
     return routes
-
-
-async def _answers(live: Live, texts: list[str], chosen: Served | None) -> list[Asked]:
-    if len(texts) == 1:
-        return [await ask(live, texts[0], served=chosen)]
-    return await ask_many(live, texts, served=chosen)
 
 
 def _served(live: Live, name: str, version: str | None) -> Served:

@@ -102,6 +102,7 @@ INFER: dict[str, Any] = {
             s400="The request breaks the protocol, or an equation is refused.",
             **_ABSENT,
             s415="The body is compressed.",
+            s429="Over the rate limit; see Retry-After.",
             s500="The model failed on an equation.",
             s504="No answer before the deadline.",
         ),

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Request, Response
 
 from arithmetic.errors import InvalidEquation
 from serving.live import Live
-from serving.predict import ask, ask_many
 from serving.problems import ServingProblem
+from serving.protocols.asking import answered, unready
 from serving.protocols.body import Refused, kind, parsed, texts
 
 # The MLflow whose protocol this is; tests/test_protocols.py compares the answers with its server's.
@@ -25,6 +25,7 @@ FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CODES = {
     400: "INVALID_PARAMETER_VALUE",
     415: "INVALID_PARAMETER_VALUE",
+    429: "REQUEST_LIMIT_EXCEEDED",
     500: "INTERNAL_ERROR",
     503: "TEMPORARILY_UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
@@ -73,6 +74,7 @@ _ANSWERS = {
         for status, description in (
             (400, "The body is not in one of the formats, or an equation is refused."),
             (415, "The body is not JSON in UTF-8."),
+            (429, "Over the rate limit; see Retry-After."),
             (500, "The model failed on an equation."),
             (503, "No model is loaded, or too many requests wait."),
             (504, "No answer before the deadline."),
@@ -85,10 +87,11 @@ def router(live: Live) -> APIRouter:
     """The protocol's routes."""
     routes = APIRouter(tags=["MLflow scoring protocol"])
 
-    @routes.get("/ping", responses={503: {"description": "No model is loaded."}})
-    async def ping() -> Response:
-        """200 if a model is loaded."""
-        return Response("\n", 503 if live.served is None else 200, media_type="application/json")
+    @routes.get("/ping", responses={503: {"description": "As /readyz."}})
+    async def ping(request: Request) -> Response:
+        """200 if requests may come, as /readyz."""
+        ready = unready(request) is None
+        return Response("\n", 200 if ready else 503, media_type="application/json")
 
     @routes.get("/version")
     async def version() -> Response:
@@ -101,10 +104,7 @@ def router(live: Live) -> APIRouter:
         try:
             _check_type(request.headers.get("content-type", ""))
             asked = equations(parsed(await request.body()))
-            if len(asked) == 1:
-                answers = [await ask(live, asked[0])]
-            else:
-                answers = await ask_many(live, asked)
+            answers = await answered(request, live, asked)
         except Refused as problem:
             return _failed(problem.status, str(problem))
         except InvalidEquation as problem:
