@@ -9,7 +9,9 @@ export DVC_NO_ANALYTICS := 1
 # By the environment, so that quotes and $ in a reason stay what they are.
 export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
 
-.PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker test lint format seeds frontier certify-full reproduce bench-pipeline bench-kills
+.PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker test \
+	lint format seeds frontier certify-full reproduce bench-pipeline bench-kills bench-serving \
+	bench-serving-environment bench-faults
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -81,6 +83,15 @@ reproduce: setup ## dvc.lock again from nothing, in a clone of the last commit; 
 
 bench-kills: setup ## kill -9 at 1,000 random moments of dvc repro (hours)
 	@python -m benchmarks.kills
+
+bench-serving: setup ## this service beside a constant answer, torch and four servers (needs wrk)
+	@python -m benchmarks.serving
+
+bench-serving-environment: setup ## what serving costs: seconds to start, memory, disk
+	@python -m benchmarks.serving_environment
+
+bench-faults: setup ## load, overload, kills, promotions, bad input, SIGTERM and a soak (minutes)
+	@python -m benchmarks.faults
 
 bench-pipeline: setup ## seconds of both pipelines, from nothing, in a clone of the last commit
 	@python -m benchmarks.pipeline

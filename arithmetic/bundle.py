@@ -1,8 +1,9 @@
 """A model on disk: one folder, known by one digest.
 
-    config.json               the grammar and the model's shape
-    weights.safetensors       the parameters
-    decoders/addition.onnx    the serving graph of each operation, greedy decoding inside
+    config.json                  the grammar and the model's shape
+    weights.safetensors          the parameters
+    decoders/addition.onnx       the serving graph of each operation, greedy decoding inside
+    decoders/addition.beam.onnx  the same with beam search, of any width
 
 No pickle. The digest covers the bytes of all files, so a registered version, a folder on disk and a
 running service can be compared by one line of text. This module does not import torch: serving
@@ -19,14 +20,15 @@ from arithmetic.grammar import OPERATIONS
 CONFIG, WEIGHTS, DECODERS = config.NAME, "weights.safetensors", "decoders"
 
 
-def decoder(operation: str) -> str:
+def decoder(operation: str, beam: bool = False) -> str:
     """Of an operation's serving graph, the path within a bundle."""
-    return f"{DECODERS}/{OPERATIONS[operation].name}.onnx"
+    return f"{DECODERS}/{OPERATIONS[operation].name}{'.beam' if beam else ''}.onnx"
 
 
 def files(operations: tuple[str, ...]) -> tuple[str, ...]:
     """The paths within a bundle that answers these operations, in the order of their names."""
-    return tuple(sorted([CONFIG, WEIGHTS, *map(decoder, operations)]))
+    graphs = [decoder(operation, beam) for operation in operations for beam in (False, True)]
+    return tuple(sorted([CONFIG, WEIGHTS, *graphs]))
 
 
 def file_digest(path: Path) -> str:

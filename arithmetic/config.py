@@ -12,7 +12,9 @@ from arithmetic.errors import BrokenBundle
 from arithmetic.grammar import OPERATIONS, Grammar
 
 NAME = "config.json"
-FORMAT = 1
+# A first token is one of the vocabulary's 17, so a beam cannot be much wider.
+WIDEST_BEAM = 8
+FORMAT = 2  # 1 had no graphs of beam search
 
 
 @dataclass(frozen=True)

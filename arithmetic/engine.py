@@ -28,8 +28,8 @@ _LOAD_ERRORS = (
 )
 
 
-# Input and output of a serving graph.
-PROMPTS, GENERATED = "prompts", "generated"
+# Inputs and output of a serving graph; the length of BEAMS is the width of a beam search.
+PROMPTS, BEAMS, GENERATED = "prompts", "beams", "generated"
 
 
 class Engine:
@@ -38,17 +38,31 @@ class Engine:
     def __init__(self, folder: Path):
         """Load `folder`; raises BrokenBundle if it is no bundle or a graph does not load."""
         self.grammar = load_config(folder).grammar
-        self._sessions = {
+        self._folder = folder
+        self._greedy = {
             operation: _load(folder / bundle.decoder(operation))
             for operation in self.grammar.operations
         }
+        # Loaded when first asked for: most services never are, and they double the start.
+        self._beams: dict[str, ort.InferenceSession] = {}
 
-    def generate(self, operation: str, prompts: np.ndarray) -> np.ndarray:
-        """Prompt ids [B, P] int64, all of one operation, to generated ids [B, T] int64."""
-        return self._sessions[operation].run([GENERATED], {PROMPTS: prompts})[0]
+    def generate(self, operation: str, prompts: np.ndarray, beam_width: int = 1) -> np.ndarray:
+        """Prompt ids [B, P] int64, all of one operation, to generated ids [B, T] int64.
 
-    def answer(self, equations: Sequence[Equation]) -> list[Answer]:
-        """The model's answers, in order; any mix of operations."""
+        Raises:
+            BrokenBundle: the graph of the beam search does not load.
+        """
+        if beam_width == 1:
+            return self._greedy[operation].run([GENERATED], {PROMPTS: prompts})[0]
+        session = self._beams.get(operation)
+        if session is None:  # twice at once does no harm
+            session = _load(self._folder / bundle.decoder(operation, beam=True))
+            self._beams[operation] = session
+        beams = np.zeros(beam_width, np.int64)
+        return session.run([GENERATED], {PROMPTS: prompts, BEAMS: beams})[0]
+
+    def answer(self, equations: Sequence[Equation], beam_width: int = 1) -> list[Answer]:
+        """The model's answers, in order; any mix of operations. A beam of 1 is greedy decoding."""
         by_operation: dict[str, list[int]] = {}
         for index, equation in enumerate(equations):
             by_operation.setdefault(equation.operation, []).append(index)
@@ -59,7 +73,7 @@ class Engine:
                 [(equations[i].operand_1, equations[i].operand_2) for i in indices], np.int64
             )
             prompts = layouts.prompts(operation, operands[:, 0], operands[:, 1], digits)
-            rows = self.generate(operation, prompts.astype(np.int64)).tolist()
+            rows = self.generate(operation, prompts.astype(np.int64), beam_width).tolist()
             for index, row in zip(indices, rows, strict=True):
                 answers[index] = layouts.read_answer(operation, row, digits)
         return [answers[index] for index in range(len(equations))]

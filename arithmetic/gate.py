@@ -22,12 +22,15 @@ class Gate(BaseModel):
         min_margin: smallest lead, in logits, of the right token over its best rival anywhere in the
             domain; what makes an exact model stay exact under another engine's rounding. Not asked
             for if left out.
+        max_error_rate: a domain too large to list is certified by a sample, which bounds the error
+            rate; the largest bound that is accepted. Left out, samples are refused.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     max_errors: int = Field(ge=0)
     min_margin: float | None = None
+    max_error_rate: float | None = Field(default=None, gt=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Certificate:
         errors_by_operation: the errors of each operation.
         failures: equations that fail; all of them only if there are as many as `errors`.
         smallest_margin: in logits, over the whole domain.
+        error_rate_at_most: where not complete, what the sample says of the whole domain.
         disagreements: decoded equations on which the serving graph or the pass differs from
             PyTorch's decoding.
     """
@@ -55,6 +59,7 @@ class Certificate:
     failures: tuple[str, ...]
     smallest_margin: float
     disagreements: int = 0
+    error_rate_at_most: float | None = None
 
     @property
     def domain(self) -> str:
@@ -101,6 +106,9 @@ def read_certificate(content: bytes) -> Certificate:
             smallest_margin=float(found["smallest_margin"]),
             disagreements=int(found["graph_differs_from_decoding"])
             + int(found["decoding_differs_from_pass"]),
+            error_rate_at_most=(
+                float(found["sampled"]["error_rate_at_most"]) if "sampled" in found else None
+            ),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem(
@@ -118,10 +126,18 @@ def refusals(candidate: Certificate, production: Certificate | None, gate: Gate)
     """
     found = []
     if not candidate.complete:
-        found.append(
-            f"it was evaluated on {candidate.equations:,} equations, not on every equation of its "
-            f"domain ({candidate.domain})"
-        )
+        bound, accepted = candidate.error_rate_at_most, gate.max_error_rate
+        if bound is None or accepted is None:
+            found.append(
+                f"it was evaluated on {candidate.equations:,} equations, not on every equation of "
+                f"its domain ({candidate.domain})"
+                + ("" if bound is None else "; promote.max_error_rate would accept a sample")
+            )
+        elif bound > accepted:
+            found.append(
+                f"its sample bounds the error rate by {bound:g}, and promote.max_error_rate is "
+                f"{accepted:g}"
+            )
     if candidate.errors > gate.max_errors:
         found.append(
             f"it makes {candidate.errors:,} errors, and promote.max_errors is {gate.max_errors:,}"

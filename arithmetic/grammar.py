@@ -7,6 +7,7 @@ A further operation is one new entry in `OPERATIONS` and one in `layouts.LAYOUTS
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ import numpy as np
 from arithmetic.errors import InvalidEquation
 
 Operands = tuple[np.ndarray, np.ndarray]
+
+# Beyond this many equations a domain is sampled instead of listed: certifying 4 million takes
+# minutes, and the columns of 10 million equations gigabytes.
+LARGEST_LISTED = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,14 @@ def render(numbers: tuple[int, ...]) -> str:
     return "r".join(str(number) for number in numbers)
 
 
-def answer_length(first_number: np.ndarray) -> np.ndarray:
+def first_number(answer: str) -> int:
+    """The number of an answer that is one, of a division its quotient."""
+    return int(answer.split("r")[0])
+
+
+def answer_length(numbers: np.ndarray) -> np.ndarray:
     """Digits in the (first) number of each answer, the sign not counted: [N] -> [N]."""
-    magnitude = np.abs(first_number)
+    magnitude = np.abs(numbers)
     length = np.ones_like(magnitude)
     power = 10
     while (magnitude >= power).any():
@@ -120,6 +130,20 @@ class Grammar:
         size = self.max_operand + 1
         return size * (size - OPERATIONS[operation].smallest_operand_2)
 
+    @property
+    def size(self) -> int:
+        """How many equations there are."""
+        return sum(self.count(operation) for operation in self.operations)
+
+    @property
+    def listed(self) -> bool:
+        """Whether the domain is small enough to hold every equation in memory at once."""
+        return self.size <= LARGEST_LISTED
+
+    def answer_range(self, operation: str) -> tuple[int, int]:
+        """The smallest and largest exact (first) number."""
+        return _answer_range(operation, self.max_operand)
+
     def equations(self, operation: str) -> Operands:
         """Every equation of one operation, as two int64 arrays [N]; operand_2 runs fastest."""
         numbers = np.arange(self.max_operand + 1, dtype=np.int64)
@@ -128,7 +152,7 @@ class Grammar:
         return first.ravel(), second.ravel()
 
     def index(self, operation: str, operand_1: np.ndarray, operand_2: np.ndarray) -> np.ndarray:
-        """Where equations stand in `equations`: [N], [N] -> [N]."""
+        """Where equations stand in `equations`, or would stand: [N], [N] -> [N]."""
         smallest = OPERATIONS[operation].smallest_operand_2
         return operand_1 * (self.max_operand + 1 - smallest) + operand_2 - smallest
 
@@ -152,6 +176,16 @@ class Grammar:
             f"{_shortened(text)} is not an equation; write two numbers with one of "
             f"{self._symbols()} between them and a final '=', like {example}"
         )
+
+
+@lru_cache
+def _answer_range(operation: str, max_operand: int) -> tuple[int, int]:
+    """From the corners of the domain: every operation is monotonous in each operand."""
+    first = np.array([0, max_operand])
+    second = np.array([OPERATIONS[operation].smallest_operand_2, max_operand])
+    corners = (x.ravel() for x in np.meshgrid(first, second))
+    numbers = OPERATIONS[operation].compute(*corners)[0]
+    return int(numbers.min()), int(numbers.max())
 
 
 def _shortened(text: str) -> str:

@@ -10,6 +10,7 @@ from serving.request_log import set_up
 from serving.server import make_server
 from serving.settings import InvalidSettings, Settings, from_environment
 from serving.watch import Registry
+from serving.workers import inherited, run_workers
 
 
 def main() -> None:
@@ -22,11 +23,21 @@ def main() -> None:
 def serve(settings: Settings, registry: Registry | None = None) -> None:
     """Serve until SIGTERM or SIGINT; raises InvalidSettings before anything is loaded."""
     set_up(settings.log_format)
+    ours = inherited()
+    if ours is not None:
+        app = create_app(settings, registry, ours.shared / "rates")
+        server = make_server(app, settings, app.server_state, ours.parent)
+        server.run(sockets=[ours.listening])
+        return
     app = create_app(settings, registry)
     # Taken before anything is loaded, so that a busy port is the first thing that is said.
     listening = listen(settings.host, settings.port)
     print(f"serving on http://{settings.host}:{settings.port}", flush=True)
-    make_server(app, settings, app.server_state).run(sockets=[listening])
+    if settings.workers > 1:
+        del app  # it has shown that the settings are right
+        run_workers(settings, listening)
+    else:
+        make_server(app, settings, app.server_state).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -24,6 +25,7 @@ from serving.live import Live
 from serving.metrics import Metrics
 from serving.predict import InvalidEquations, ask, ask_many
 from serving.problems import ServingProblem, WrongMediaType
+from serving.protocols import router
 from serving.request_log import RequestLog
 from serving.schemas import Prediction, Predictions, Problems, Question, Questions
 from serving.server import State
@@ -73,13 +75,18 @@ class Service(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, registry: Registry | None = None) -> Service:
+def create_app(
+    settings: Settings, registry: Registry | None = None, rates: Path | None = None
+) -> Service:
     """The application; following the registry begins when it starts.
 
-    `registry` is asked instead of the MLflow server that the settings name.
+    `registry` is asked instead of the MLflow server that the settings name; `rates` is the file in
+    which several workers keep what they share of the rate limit.
     """
     keys = keys_from(settings)
-    limit = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+    limit = None
+    if settings.rate_limit:
+        limit = RateLimit(settings.rate_limit, settings.rate_burst, rates)
     app = Service(title="arithmetic-lm", description=DESCRIPTION, lifespan=lifespan)
     app.metrics = Metrics()
     app.live = Live(settings, registry, app.metrics)
@@ -90,6 +97,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> Service:
     add_exception_handlers(app)
     add_predictions(app)
     app.include_router(health.router)
+    app.include_router(router(app.live))
     return app
 
 

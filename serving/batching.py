@@ -17,6 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
+from prometheus_client import Counter as PrometheusCounter
+from prometheus_client import Gauge, Histogram
+
 from arithmetic.grammar import Equation
 from arithmetic.layouts import Answer
 from serving.metrics import Metrics
@@ -24,7 +27,8 @@ from serving.problems import ModelFailed, Overloaded, TooLate
 
 log = logging.getLogger(__name__)
 
-Answerer = Callable[[Sequence[Equation]], list[Answer]]
+# Equations, and a beam width where it is not 1, to answers in order.
+Answerer = Callable[..., list[Answer]]
 # Told of every call of the model: equations and their answers, in the same order. It runs on the
 # event loop right after the answers are given, so it must be quick.
 Observer = Callable[[Sequence[Equation], Sequence[Answer]], None]
@@ -61,11 +65,15 @@ class _Queue:
     Attributes:
         operation, width: the kind: operation and beam width.
         heavy: calls go to the worker thread.
+        size, depth, answers: what is counted.
     """
 
     operation: str
     width: int
     heavy: bool
+    size: Histogram
+    depth: Gauge
+    answers: PrometheusCounter
     singles: deque[Waiting] = field(default_factory=deque)
     bulk: deque[Waiting] = field(default_factory=deque)
 
@@ -172,7 +180,15 @@ class Batcher:
         if key not in self._queues:
             operation, width = key
             heavy = width > 1 or operation in self._heavy_operations
-            self._queues[key] = _Queue(operation, width, heavy)
+            metrics = self._metrics
+            self._queues[key] = _Queue(
+                operation,
+                width,
+                heavy,
+                metrics.batch_size.labels(operation),
+                metrics.queue_depth.labels(operation),
+                metrics.answers.labels(self._version, operation),
+            )
         return self._queues[key]
 
     def _flush(self) -> None:
@@ -235,7 +251,9 @@ class Batcher:
             return [result for item in batch for result in self._results(queue, [item])]
 
     def _call(self, queue: _Queue, equations: list[Equation]) -> list[Answer]:
-        answers = self._answer(equations)
+        answers = (
+            self._answer(equations) if queue.width == 1 else self._answer(equations, queue.width)
+        )
         if len(answers) != len(equations):
             raise ValueError(f"{len(answers)} answers to {len(equations)} equations")
         return answers
@@ -257,10 +275,9 @@ class Batcher:
             answered.append((equation, result))
             if not future.done():  # its client has gone, or its deadline passed
                 future.set_result(result)
-        operation = queue.operation
-        self._metrics.batch_size.labels(operation).observe(len(batch))
-        self._metrics.queue_depth.labels(operation).set(len(queue))
-        self._metrics.answers.labels(self._version, operation).inc(len(answered))
+        queue.size.observe(len(batch))
+        queue.depth.set(len(queue))
+        queue.answers.inc(len(answered))
         if self._observe is not None and answered:
             asyncio.get_running_loop().call_soon(
                 self._observe, [e for e, _ in answered], [a for _, a in answered]
@@ -272,7 +289,7 @@ class Batcher:
         now = loop.time()
         waiting = list(self._in_thread)
         for queue in self._queues.values():
-            self._metrics.queue_depth.labels(queue.operation).set(len(queue))
+            queue.depth.set(len(queue))
             for line in (queue.singles, queue.bulk):
                 waiting += line
         for _, future, deadline in waiting:

@@ -23,18 +23,20 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
+def unready(app: "Service") -> str | None:
+    """Why no requests should come now; None if they may."""
+    served = app.live.served
+    if app.server_state.draining:
+        return "ending"
+    if served is None:
+        return app.live.reason or "loading"
+    return "overloaded" if served.batcher.overloaded() else None
+
+
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(request: Request, response: Response) -> Readiness:
     """Whether to send requests here: not while loading, overloaded or ending."""
-    app = service(request)
-    served = app.live.served
-    reason = None
-    if app.server_state.draining:
-        reason = "ending"
-    elif served is None:
-        reason = app.live.reason or "loading"
-    elif served.batcher.overloaded():
-        reason = "overloaded"
+    reason = unready(service(request))
     if reason is not None:
         response.status_code = 503
     return Readiness(ready=reason is None, reason=reason)

@@ -151,6 +151,7 @@ class Live:
         says = "its training data" if noted else "every equation of the domain alike"
         self.drift.compare_with(served.grammar, reference, says)
         self.served = served
+        self.metrics.now_serving(served.name, served.version, served.bundle_sha256)
         # What was loaded stays: the collector need not look at it again with every full pass,
         # which made much of the 99th percentile (docs/decisions.md).
         gc.collect()

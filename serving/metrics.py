@@ -41,11 +41,12 @@ class Metrics:
         refused: inputs that were refused, by reason.
         batch_size: equations in a call of the model, by operation.
         queue_depth: equations that wait for a call, by operation.
-        model: 1 for the version that is served, with its digest.
+        model: 1 for the version that is served, with its digest; 0 for those that were.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._serving: tuple[str, str, str] | None = None
         self._several = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
         if not self._several:
             ProcessCollector(registry=self.registry)
@@ -91,11 +92,18 @@ class Metrics:
         )
         self.model = Gauge(
             "arithmetic_model_info",
-            "1 for the version that is served.",
+            "1 for the version that is served, 0 for those that were.",
             ["name", "version", "bundle_sha256"],
             multiprocess_mode="livemax",
             registry=self.registry,
         )
+
+    def now_serving(self, name: str, version: str, bundle_sha256: str) -> None:
+        """Mark one version as served, and the one before as not."""
+        if self._serving is not None:
+            self.model.labels(*self._serving).set(0)
+        self._serving = name, version, bundle_sha256
+        self.model.labels(*self._serving).set(1)
 
     def exposition(self) -> bytes:
         """All of it as text; with several workers, of all of them."""

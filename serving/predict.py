@@ -36,26 +36,28 @@ def serving(live: Live) -> Served:
     return served
 
 
-async def ask(live: Live, text: str, beam_width: int = 1) -> Asked:
-    """Answer one equation.
+async def ask(live: Live, text: str, beam_width: int = 1, served: Served | None = None) -> Asked:
+    """Answer one equation; by the version `served`, where one is given.
 
     Raises:
         InvalidEquation: the grammar of the served version refuses the text.
         ServingProblem: unavailable, overloaded, too late, or the model failed.
     """
-    served = serving(live)
+    served = served or serving(live)
     equation = served.grammar.parse(text)
     return Asked(equation, await served.batcher.answer(equation, beam_width), served)
 
 
-async def ask_many(live: Live, texts: Sequence[str], beam_width: int = 1) -> list[Asked]:
+async def ask_many(
+    live: Live, texts: Sequence[str], beam_width: int = 1, served: Served | None = None
+) -> list[Asked]:
     """Answer equations by one version, behind the single ones; all or none.
 
     Raises:
         InvalidEquations: with the index of each text that the grammar refuses.
         ServingProblem: as `ask`; none of them is answered then.
     """
-    served = serving(live)
+    served = served or serving(live)
     equations: list[Equation] = []
     refusals: list[tuple[int, InvalidEquation]] = []
     for index, text in enumerate(texts):

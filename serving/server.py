@@ -12,6 +12,7 @@ uvicorn bounds none of these.
 import asyncio
 import json
 import logging
+import os
 import socket
 from typing import Any
 
@@ -253,9 +254,15 @@ class Server(uvicorn.Server):
     """uvicorn's server, with sweeps while it runs and patience when it ends."""
 
     def __init__(
-        self, config: uvicorn.Config, protocol: type[Protocol], settings: Settings, state: "State"
+        self,
+        config: uvicorn.Config,
+        protocol: type[Protocol],
+        settings: Settings,
+        state: "State",
+        parent: int | None = None,
     ):
         super().__init__(config)
+        self._parent = parent
         self._protocol = protocol
         self._settings = settings
         self._state = state
@@ -263,6 +270,9 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
             self._each_connection(Protocol.sweep)
+            if self._parent is not None and os.getppid() != self._parent:
+                log.error("the parent is gone")
+                self.should_exit = True
         return await super().on_tick(counter)
 
     def _each_connection(self, action: Any) -> None:
@@ -310,8 +320,8 @@ class State:
     draining = False
 
 
-def make_server(app: Any, settings: Settings, state: State) -> Server:
-    """The server of one process."""
+def make_server(app: Any, settings: Settings, state: State, parent: int | None = None) -> Server:
+    """The server of one process; a worker ends when its parent is gone."""
     protocol = type("ServiceProtocol", (Protocol,), {"settings": settings})
     config = uvicorn.Config(
         app,
@@ -324,4 +334,4 @@ def make_server(app: Any, settings: Settings, state: State) -> Server:
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=settings.keep_alive_seconds,
     )
-    return Server(config, protocol, settings, state)
+    return Server(config, protocol, settings, state, parent)

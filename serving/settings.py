@@ -24,6 +24,7 @@ class Settings(FollowingSettings):
         mlflow_tracking_uri: http(s) address of the MLflow server that has it.
         model_cache: folder for downloaded bundles.
         host, port: where to listen.
+        workers: processes that answer, one for each core that the service may use.
         pull_retry_seconds: pause between attempts while no model could be loaded.
         largest_batch: most equations in one call of the model.
         queue_limit: most equations that wait for a call, for each operation; past it, 503 at once.
@@ -53,6 +54,7 @@ class Settings(FollowingSettings):
     model_cache: Path = Path(tempfile.gettempdir()) / "arithmetic-lm-models"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     pull_retry_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
     largest_batch: Annotated[int, Field(ge=1, le=1024)] = 64
     queue_limit: Annotated[int, Field(ge=1024, le=1_000_000)] = 4096

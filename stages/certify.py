@@ -20,7 +20,7 @@ import torch
 
 from arithmetic import layouts
 from arithmetic.config import load_config
-from arithmetic.decoding import GreedyDecoder
+from arithmetic.decoding import BeamDecoder, GreedyDecoder
 from arithmetic.engine import Engine
 from stages.torch_setup import single_threaded
 from stages.weights import load_model
@@ -93,10 +93,21 @@ class Prover:
             equations, lambda prompts: decoder(torch.from_numpy(prompts)).numpy()
         )
 
-    def graph(self, equations: Equations) -> np.ndarray:
+    def beam(self, equations: Equations, width: int) -> np.ndarray:
+        """Generated ids [N, T] by a beam search."""
+        operation = self.operations[equations.operation]
+        tokens = layouts.lengths(equations.operation, self.digits).generated
+        decoder = BeamDecoder(self.model, operation, tokens).eval()
+        beams = torch.zeros(width)
+        return self._generated(
+            equations, lambda prompts: decoder(torch.from_numpy(prompts), beams).numpy()
+        )
+
+    def graph(self, equations: Equations, width: int = 1) -> np.ndarray:
         """Generated ids [N, T] by the serving graph."""
         return self._generated(
-            equations, lambda prompts: self.engine.generate(equations.operation, prompts)
+            equations,
+            lambda prompts: self.engine.generate(equations.operation, prompts, width),
         )
 
     def _generated(
@@ -117,9 +128,9 @@ def _start(bundle: Path) -> None:
     _prover = Prover(bundle)
 
 
-def _work(method: str, equations: Equations) -> np.ndarray:
+def _work(method: str, equations: Equations, arguments: tuple[int, ...]) -> np.ndarray:
     assert _prover is not None
-    result: np.ndarray = getattr(_prover, method)(equations)
+    result: np.ndarray = getattr(_prover, method)(equations, *arguments)
     return result
 
 
@@ -139,9 +150,13 @@ class Provers:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def run(self, method: str, equations: Equations, size: int = SHARD) -> np.ndarray:
-        """`margins`, `decode` or `graph` of `Prover` over all equations, in their order."""
+    def run(
+        self, method: str, equations: Equations, size: int = SHARD, arguments: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """`margins`, `decode`, `beam` or `graph` of `Prover` over all equations, in their order."""
         shards = list(equations.split(size))
         if not shards:
             return np.empty(0)
-        return np.concatenate(list(self._pool.map(_work, [method] * len(shards), shards)))
+        count = len(shards)
+        results = self._pool.map(_work, [method] * count, shards, [arguments] * count)
+        return np.concatenate(list(results))

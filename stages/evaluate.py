@@ -3,7 +3,8 @@
 Reads   the bundle, the test and training CSVs, params.yaml (`evaluate`).
 Writes  metrics/evaluation.json and the exact match by answer length.
 
-The whole domain goes through one teacher-forced pass (`stages.certify`). What fails it is decoded
+The whole domain (a sample, where it has more than 10 million equations: `stages.domain`) goes
+through one teacher-forced pass (`stages.certify`). What fails it is decoded
 for real and decides the errors; the equations of smallest margin and a random sample are decoded
 besides, and everything decoded is decoded by the serving graph too, so that both shortcuts are
 checked in every run. The test split is decoded in full.
@@ -22,13 +23,17 @@ import pandas as pd
 from arithmetic import bundle, layouts
 from arithmetic.config import load_config
 from arithmetic.errors import InvalidParams, reported
-from arithmetic.grammar import OPERATIONS, Grammar, answer_length, render
+from arithmetic.grammar import OPERATIONS, Grammar, answer_length, first_number, render
+from arithmetic.judging import judge
 from stages.certify import Equations, Provers
+from stages.domain import CONFIDENCE, Chosen, chosen, error_rate_bound
 from stages.params import Evaluate, load
+from stages.reads import noted
 from stages.timing import timed
 from stages.torch_setup import cores
 
 FAILURES_LISTED = 100
+DECODED = 5_000  # equations of a task of real decoding
 
 
 @dataclass
@@ -51,21 +56,21 @@ class Tally:
         self, equations: Equations, generated: np.ndarray, expected: list[str], grammar: Grammar
     ) -> np.ndarray:
         """Compare decoded answers with the exact ones; which are wrong: [N] bool."""
-        lowest, highest = answer_range(equations.operation, grammar)
+        operation = equations.operation
         wrong = np.zeros(len(equations), bool)
         for row, right in enumerate(expected):
-            answer = layouts.read_answer(equations.operation, generated[row], grammar.digits)
-            self.hallucinations += not answer.is_integer
-            self.infinite_generation += not answer.ended
-            if answer.is_integer and not lowest <= first_number(answer.text) <= highest:
-                self.out_of_range += 1
-            if answer.text == right and answer.ended:
+            answer = layouts.read_answer(operation, generated[row], grammar.digits)
+            verdict = judge(answer, right, operation, grammar)
+            self.hallucinations += verdict.hallucination
+            self.infinite_generation += verdict.infinite_generation
+            self.out_of_range += verdict.out_of_range
+            if not verdict.wrong:
                 continue
             wrong[row] = True
-            self.errors[equations.operation, len(str(abs(first_number(right))))] += 1
+            self.errors[operation, len(str(abs(first_number(right))))] += 1
             if len(self.failures) < FAILURES_LISTED:
                 a, b = equations.operand_1[row], equations.operand_2[row]
-                asked = f"{a}{equations.operation}{b}="
+                asked = f"{a}{operation}{b}="
                 self.failures.append({"equation": asked, "expected": right, "answer": answer.text})
         return wrong
 
@@ -96,19 +101,6 @@ def counts(equations: int, errors: int) -> dict[str, Any]:
     return {"exact_match": exact, "errors": errors, "equations": equations}
 
 
-def first_number(answer: str) -> int:
-    """The number of an answer, of a division its quotient."""
-    return int(answer.split("r")[0])
-
-
-def answer_range(operation: str, grammar: Grammar) -> tuple[int, int]:
-    """The smallest and largest exact (first) number, from the corners of an operation's domain."""
-    edges = np.array([0, grammar.max_operand])
-    seconds = np.array([OPERATIONS[operation].smallest_operand_2, grammar.max_operand])
-    numbers = OPERATIONS[operation].compute(*(x.ravel() for x in np.meshgrid(edges, seconds)))
-    return int(numbers[0].min()), int(numbers[0].max())
-
-
 def exact_answers(equations: Equations) -> tuple[list[str], np.ndarray]:
     """Exact answers as text, and their lengths [N]."""
     numbers = OPERATIONS[equations.operation].compute(equations.operand_1, equations.operand_2)
@@ -136,72 +128,83 @@ def read_equations(path: Path, grammar: Grammar) -> list[Equations]:
     ]
 
 
+@dataclass
+class Checks:
+    """How the shortcuts stood up to real decoding, over all operations.
+
+    Attributes:
+        decoded: equations that were really decoded, by PyTorch and by the serving graph.
+        pass_differs: of those, on how many the pass told something else.
+        graph_differs: of those, on how many the graph generated something else.
+        edge_errors: of a sampled domain, wrong edge cases.
+    """
+
+    decoded: int = 0
+    pass_differs: int = 0
+    graph_differs: int = 0
+    edge_errors: int = 0
+
+
 def evaluate(
     folder: Path, test: list[Equations], trained_on: list[Equations], params: Evaluate
 ) -> dict[str, Any]:
     """Everything in evaluation.json; the same for any number of cores."""
     grammar = load_config(folder).grammar
-    domain, unseen, on_test = Tally(), Tally(), Tally()
+    domain, unseen, on_test, checks = Tally(), Tally(), Tally(), Checks()
     rng = np.random.default_rng(params.seed)
-    margins: dict[str, float] = {}
-    decoded = graph_differs = pass_differs = 0
+    certified = {
+        operation: chosen(grammar, operation, sampled, rng)
+        for operation, sampled in zip(
+            grammar.operations, evenly(params.sampled_equations, grammar), strict=True
+        )
+    }
+    margins: dict[str, np.ndarray] = {}
 
     with Provers(folder, cores()) as provers:
-        all_margins = {}
-        for operation in grammar.operations:
-            equations = Equations(operation, *grammar.equations(operation))
-            print(f"evaluate: certifying {len(equations):,} equations with {operation}", flush=True)
-            all_margins[operation] = provers.run("margins", equations)
-        for operation, checked in picked(all_margins, params, rng).items():
-            every = Equations(operation, *grammar.equations(operation))
-            margin = all_margins[operation]
-            margins[operation] = float(margin.min())
+        for operation, choice in certified.items():
+            print(f"evaluate: certifying {len(choice.equations):,} with {operation}", flush=True)
+            margins[operation] = provers.run("margins", choice.equations)
+        for operation, rows in picked(margins, params, rng).items():
+            every, margin = certified[operation].equations, margins[operation]
             _, lengths = exact_answers(every)
             domain.add(operation, lengths)
-            new = np.ones(len(every), bool)
-            for part in trained_on:
-                if part.operation == operation:
-                    new[grammar.index(operation, part.operand_1, part.operand_2)] = False
+            new = never_seen(every, trained_on, grammar)
             unseen.add(operation, lengths[new])
 
-            equations = every[checked]
-            print(f"evaluate: decoding {len(equations):,} of them, twice", flush=True)
-            generated = provers.run("decode", equations, 5_000)
-            graph_differs += int((provers.run("graph", equations, 5_000) != generated).any(1).sum())
-            decoded += len(equations)
-            reference = layouts.sequences(
-                operation, equations.operand_1, equations.operand_2, grammar.digits
-            )[:, layouts.prompt_length(grammar.digits) :]
-            as_written = (generated[:, : reference.shape[1]] == reference).all(1)
-            pass_differs += int((as_written != (margin[checked] > 0)).sum())
-            expected, _ = exact_answers(equations)
-            domain.judge(equations, generated, expected, grammar)
-            fresh = new[checked]
+            print(f"evaluate: decoding {len(rows):,} of them, twice", flush=True)
+            generated = checked(provers, every[rows], margin[rows], grammar, checks)
+            expected, _ = exact_answers(every[rows])
+            wrong = domain.judge(every[rows], generated, expected, grammar)
+            checks.edge_errors += int(wrong[rows < certified[operation].edges].sum())
+            fresh = new[rows]
             kept = [text for text, is_new in zip(expected, fresh, strict=True) if is_new]
-            unseen.judge(equations[fresh], generated[fresh], kept, grammar)
+            unseen.judge(every[rows][fresh], generated[fresh], kept, grammar)
 
-        for equations in test:
-            expected, lengths = exact_answers(equations)
-            on_test.add(equations.operation, lengths)
-            generated = provers.run("decode", equations, 5_000)
-            on_test.judge(equations, generated, expected, grammar)
+        greedy = [provers.run("decode", equations, DECODED) for equations in test]
+        judge_all(on_test, test, greedy, grammar)
+        beam = {}
+        if params.beam_width > 1:
+            found = [provers.run("beam", part, DECODED, (params.beam_width,)) for part in test]
+            beam = {"beam": compared(test, greedy, found, params.beam_width, grammar)}
 
     report = domain.report()
-    for operation, smallest in margins.items():
-        report["by_operation"][operation]["smallest_margin"] = rounded_margin(smallest)
+    for operation, margin in margins.items():
+        smallest = rounded_margin(float(margin.min()))
+        report["by_operation"][operation]["smallest_margin"] = smallest
     return {
         **report,
         "domain": {"operations": list(grammar.operations), "max_operand": grammar.max_operand},
-        "complete": True,
-        "smallest_margin": rounded_margin(min(margins.values())),
-        "decoded": decoded,
-        "decoding_differs_from_pass": pass_differs,
-        "graph_differs_from_decoding": graph_differs,
+        "complete": grammar.listed,
+        **({} if grammar.listed else {"sampled": sample(certified, domain, checks)}),
+        "smallest_margin": rounded_margin(min(float(margin.min()) for margin in margins.values())),
+        "decoded": checks.decoded,
+        "decoding_differs_from_pass": checks.pass_differs,
+        "graph_differs_from_decoding": checks.graph_differs,
         "never_trained_on": {
             **counts(unseen.equations.total(), unseen.errors.total()),
             "first_failures": unseen.failures,
         },
-        "test": on_test.report(),
+        "test": on_test.report() | beam,
         "first_failures": domain.failures,
         "bundle_sha256": bundle.digest(folder),
         "weights_sha256": bundle.file_digest(folder / bundle.WEIGHTS),
@@ -209,6 +212,88 @@ def evaluate(
             operation: bundle.file_digest(folder / bundle.decoder(operation))
             for operation in grammar.operations
         },
+    }
+
+
+def evenly(total: int, grammar: Grammar) -> list[int]:
+    """A number for each operation, adding up to `total`."""
+    count = len(grammar.operations)
+    return [total // count + (index < total % count) for index in range(count)]
+
+
+def never_seen(equations: Equations, trained_on: list[Equations], grammar: Grammar) -> np.ndarray:
+    """Which of some equations are not among those of the training: [N] bool."""
+    operation = equations.operation
+    places = grammar.index(operation, equations.operand_1, equations.operand_2)
+    seen = [
+        grammar.index(operation, part.operand_1, part.operand_2)
+        for part in trained_on
+        if part.operation == operation
+    ]
+    return ~np.isin(places, np.concatenate(seen)) if seen else np.ones(len(equations), bool)
+
+
+def checked(
+    provers: Provers, equations: Equations, margin: np.ndarray, grammar: Grammar, checks: Checks
+) -> np.ndarray:
+    """Decode for real, by PyTorch and by the serving graph; generated ids [N, T] of PyTorch.
+
+    Args:
+        margin: what the pass found for these equations, [N].
+    """
+    generated = provers.run("decode", equations, DECODED)
+    by_graph = provers.run("graph", equations, DECODED)
+    operands = equations.operand_1, equations.operand_2
+    sequences = layouts.sequences(equations.operation, *operands, grammar.digits)
+    reference = sequences[:, layouts.prompt_length(grammar.digits) :]
+    if len(equations):
+        as_written = (generated == reference).all(1)
+        checks.decoded += len(equations)
+        checks.graph_differs += int((by_graph != generated).any(1).sum())
+        checks.pass_differs += int((as_written != (margin > 0)).sum())
+    return generated
+
+
+def judge_all(
+    tally: Tally, equations: list[Equations], generated: list[np.ndarray], grammar: Grammar
+) -> None:
+    """Count some decoded equations."""
+    for part, rows in zip(equations, generated, strict=True):
+        expected, lengths = exact_answers(part)
+        tally.add(part.operation, lengths)
+        tally.judge(part, rows, expected, grammar)
+
+
+def compared(
+    test: list[Equations],
+    greedy: list[np.ndarray],
+    beam: list[np.ndarray],
+    width: int,
+    grammar: Grammar,
+) -> dict[str, Any]:
+    """The test split by a beam search: its errors, and how many equations it answers otherwise."""
+    tally = Tally()
+    judge_all(tally, test, beam, grammar)
+    changed = 0
+    for part, one, other in zip(test, greedy, beam, strict=True):
+        span = layouts.lengths(part.operation, grammar.digits)
+        changed += int((one[:, span.scratch :] != other[:, span.scratch :]).any(1).sum())
+    summary = counts(tally.equations.total(), tally.errors.total())
+    return {"width": width, **summary, "answers_changed": changed}
+
+
+def sample(certified: dict[str, Chosen], domain: Tally, checks: Checks) -> dict[str, Any]:
+    """What a sampled certificate says of the whole domain."""
+    edges = sum(choice.edges for choice in certified.values())
+    random = domain.equations.total() - edges
+    errors = domain.errors.total() - checks.edge_errors
+    return {
+        "edge_cases": edges,
+        "edge_case_errors": checks.edge_errors,
+        "random": random,
+        "random_errors": errors,
+        "error_rate_at_most": error_rate_bound(errors, random),
+        "confidence": CONFIDENCE,
     }
 
 
@@ -247,30 +332,37 @@ def main() -> None:
     parser.add_argument("--train", type=Path, default=Path("data/train.csv"))
     parser.add_argument("--metrics", type=Path, default=Path("metrics/evaluation.json"))
     parser.add_argument("--by-length", type=Path, default=Path("metrics/exact_match_by_length.csv"))
+    parser.add_argument("--reads", type=Path, help="where to note what was read")
     arguments = parser.parse_args()
     with reported(), timed("evaluate", arguments.metrics):
-        params = load(arguments.params).evaluate
-        grammar = load_config(arguments.bundle).grammar
-        result = evaluate(
-            arguments.bundle,
-            read_equations(arguments.test, grammar),
-            read_equations(arguments.train, grammar),
-            params,
-        )
-        arguments.metrics.parent.mkdir(parents=True, exist_ok=True)
-        arguments.metrics.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        table = pd.concat(
-            [
-                by_length(result).assign(equations_of="domain"),
-                by_length(result["test"]).assign(equations_of="test"),
-            ]
-        )
-        table.to_csv(arguments.by_length, index=False, lineterminator="\n")
+        params = load(arguments.params)
+        with noted("evaluate", params, arguments.reads):
+            grammar = load_config(arguments.bundle).grammar
+            result = evaluate(
+                arguments.bundle,
+                read_equations(arguments.test, grammar),
+                read_equations(arguments.train, grammar),
+                params.evaluate,
+            )
+            write(result, arguments)
         print(
             f"evaluate: {result['errors']:,} errors in {result['equations']:,} equations, "
             f"smallest margin {result['smallest_margin']}; "
             f"test split {result['test']['exact_match']:.2%}"
         )
+
+
+def write(result: dict[str, Any], paths: argparse.Namespace) -> None:
+    """The certificate as JSON, and the exact match by answer length as CSV."""
+    paths.metrics.parent.mkdir(parents=True, exist_ok=True)
+    paths.metrics.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    table = pd.concat(
+        [
+            by_length(result).assign(equations_of="domain"),
+            by_length(result["test"]).assign(equations_of="test"),
+        ]
+    )
+    table.to_csv(paths.by_length, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Reads   the bundle's config and weights, params.yaml (`export`).
 Writes  decoders/: for each operation a graph with prompt ids [B, P] in and generated ids [B, T]
-        out, greedy decoding unrolled inside, so that serving needs one call and no torch.
+        out, greedy decoding unrolled inside, so that serving needs one call and no torch; and one
+        with beam search, whose second input has the beam's width as its length.
 
 The graphs are traced from the very lines that evaluation decodes with. torch's TorchScript exporter
 is used on purpose: 0.3 s, and a smaller and faster graph than the dynamo exporter's (6-8 s).
@@ -16,13 +17,15 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from arithmetic import bundle, layouts
 from arithmetic.config import load_config
-from arithmetic.decoding import GreedyDecoder
-from arithmetic.engine import GENERATED, PROMPTS
+from arithmetic.decoding import BeamDecoder, GreedyDecoder
+from arithmetic.engine import BEAMS, GENERATED, PROMPTS
 from arithmetic.errors import reported
 from stages.params import load
+from stages.reads import noted
 from stages.timing import timed
 from stages.torch_setup import single_threaded
 from stages.weights import load_model
@@ -32,7 +35,7 @@ IR_VERSION = 8
 
 
 def export(folder: Path, opset: int) -> dict[str, bytes]:
-    """The serving graph of each operation, the same bytes for the same weights.
+    """Path within the bundle to serving graph, the same bytes for the same weights.
 
     Raises:
         BrokenBundle: config or weights are missing or damaged.
@@ -43,46 +46,50 @@ def export(folder: Path, opset: int) -> dict[str, bytes]:
     graphs = {}
     for index, operation in enumerate(grammar.operations):
         tokens = layouts.lengths(operation, grammar.digits).generated
-        graph = traced(GreedyDecoder(model, index, tokens).eval(), prompt, opset)
-        proto = helper.make_model(
-            cleaned(graph, prompt, tokens),
-            opset_imports=[helper.make_opsetid("", opset)],
-            ir_version=IR_VERSION,
-            producer_name="",
-        )
-        onnx.checker.check_model(proto)
-        graphs[operation] = proto.SerializeToString(deterministic=True)
+        for decoder in (GreedyDecoder(model, index, tokens), BeamDecoder(model, index, tokens)):
+            beam = isinstance(decoder, BeamDecoder)
+            graph = traced(decoder.eval(), prompt, opset, beam)
+            proto = helper.make_model(
+                cleaned(graph, prompt, tokens, beam),
+                opset_imports=[helper.make_opsetid("", opset)],
+                ir_version=IR_VERSION,
+                producer_name="",
+            )
+            onnx.checker.check_model(proto)
+            graphs[bundle.decoder(operation, beam)] = proto.SerializeToString(deterministic=True)
     return graphs
 
 
-def traced(decoder: GreedyDecoder, prompt: int, opset: int) -> onnx.GraphProto:
+def traced(decoder: nn.Module, prompt: int, opset: int, beam: bool) -> onnx.GraphProto:
     """One decoder as torch exports it."""
-    # Two rows: a batch of one could be folded into the graph as a constant.
-    example = torch.zeros(2, prompt, dtype=torch.int64)
+    # Two rows: a batch of one could be folded into the graph as a constant. So could a beam of one.
+    example = [torch.zeros(2, prompt, dtype=torch.int64)]
+    if beam:
+        example.append(torch.zeros(3, dtype=torch.int64))
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Deprecation of this exporter, and Python values that the trace rightly fixes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             decoder,
-            (example,),
+            tuple(example),
             buffer,  # type: ignore[arg-type]  # this exporter writes to files of any kind
-            input_names=[PROMPTS],
+            input_names=[PROMPTS, BEAMS] if beam else [PROMPTS],
             output_names=[GENERATED],
-            dynamic_axes={PROMPTS: {0: "batch"}, GENERATED: {0: "batch"}},
+            dynamic_axes={PROMPTS: {0: "batch"}, BEAMS: {0: "width"}, GENERATED: {0: "batch"}},
             opset_version=opset,
             dynamo=False,
         )
     return onnx.load_from_string(buffer.getvalue()).graph
 
 
-def cleaned(graph: onnx.GraphProto, prompt: int, tokens: int) -> onnx.GraphProto:
+def cleaned(graph: onnx.GraphProto, prompt: int, tokens: int, beam: bool) -> onnx.GraphProto:
     """A traced graph with what it computes and nothing else, in a third of the bytes.
 
     Doc strings (they hold source paths) are left out, names are numbered, equal constants are kept
     once and copies of values are skipped.
     """
-    names = {"": "", PROMPTS: PROMPTS}
+    names = {"": "", PROMPTS: PROMPTS, BEAMS: BEAMS}
     constants: dict[bytes, onnx.TensorProto] = {}
 
     def constant(tensor: onnx.TensorProto) -> str:
@@ -107,10 +114,13 @@ def cleaned(graph: onnx.GraphProto, prompt: int, tokens: int) -> onnx.GraphProto
             copy = helper.make_node(node.op_type, inputs, [names[name] for name in node.output])
             copy.attribute.extend(node.attribute)
             nodes.append(copy)
+    inputs_info = [helper.make_tensor_value_info(PROMPTS, TensorProto.INT64, ["batch", prompt])]
+    if beam:
+        inputs_info.append(helper.make_tensor_value_info(BEAMS, TensorProto.INT64, ["width"]))
     return helper.make_graph(
         nodes,
         "decoder",
-        [helper.make_tensor_value_info(PROMPTS, TensorProto.INT64, ["batch", prompt])],
+        inputs_info,
         [helper.make_tensor_value_info(GENERATED, TensorProto.INT64, ["batch", tokens])],
         initializer=list(constants.values()),
     )
@@ -120,16 +130,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Export the serving graphs.")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--bundle", type=Path, default=Path("bundle"))
+    parser.add_argument("--reads", type=Path, help="where to note what was read")
     arguments = parser.parse_args()
     folder: Path = arguments.bundle
     with reported(), timed("export", folder / bundle.WEIGHTS):
         single_threaded()
-        graphs = export(folder, load(arguments.params).export.opset)
-        (folder / bundle.DECODERS).mkdir(exist_ok=True)
-        for operation, graph in graphs.items():
-            path = folder / bundle.decoder(operation)
-            path.write_bytes(graph)
-            print(f"{path}: {len(graph):,} bytes")
+        params = load(arguments.params)
+        with noted("export", params, arguments.reads):
+            (folder / bundle.DECODERS).mkdir(exist_ok=True)
+            for name, graph in export(folder, params.export.opset).items():
+                path = folder / name
+                path.write_bytes(graph)
+                print(f"{path}: {len(graph):,} bytes")
 
 
 if __name__ == "__main__":

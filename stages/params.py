@@ -12,12 +12,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from arithmetic import layouts
-from arithmetic.config import ModelConfig
-from arithmetic.errors import InvalidParams
+from arithmetic.config import WIDEST_BEAM
+from arithmetic.errors import InvalidParams, reported
 from arithmetic.gate import Gate
 from arithmetic.grammar import OPERATIONS, Grammar
-from arithmetic.tokenizer import VOCABULARY_SIZE
 
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -47,7 +45,7 @@ class Generate(Section):
 
     seed: Seed
     operations: list[str]
-    max_operand: Annotated[int, Field(ge=1, le=999_999)]
+    max_operand: Annotated[int, Field(ge=1, le=999_999_999)]
     train_size: Count
     validation_size: Count
     test_size: Count
@@ -123,14 +121,19 @@ class Evaluate(Section):
     """The proof.
 
     Attributes:
-        seed: of the random sample.
+        seed: of the random samples.
         lowest_margins: equations of smallest margin that are really decoded.
         random_sample: equations that are really decoded besides.
+        sampled_equations: of a domain too large to list, random equations that are certified
+            besides the edge cases.
+        beam_width: above 1, the test split is also decoded by a beam search of this width.
     """
 
     seed: Seed
     lowest_margins: NotNegative
     random_sample: NotNegative
+    sampled_equations: Count
+    beam_width: Annotated[int, Field(ge=1, le=WIDEST_BEAM)]
 
 
 class Params(Section):
@@ -185,26 +188,21 @@ class Params(Section):
                 f"train.batch_sizes has {min(train.batch_sizes)}, fewer than train.shards "
                 f"({train.shards}); raise it or use fewer shards"
             )
+        for split in ("train_size", "validation_size", "test_size"):
+            if getattr(generate, split) < operations:
+                raise ValueError(
+                    f"generate.{split} is {getattr(generate, split)} for {operations} operations; "
+                    "give at least one equation of each"
+                )
+        asked = (generate.train_size + generate.validation_size + generate.test_size) / operations
+        smallest = min(generate.grammar.count(operation) for operation in generate.operations)
+        if asked > smallest:
+            raise ValueError(
+                f"generate asks for {asked:,.0f} equations of each operation, and operands up to "
+                f"{generate.max_operand} give {smallest:,}; lower the sizes or raise "
+                "generate.max_operand"
+            )
         return self
-
-    @property
-    def model_shape(self) -> ModelConfig:
-        """The shape with what follows from the domain: vocabulary and sequence lengths."""
-        grammar = self.generate.grammar
-        prompt = layouts.prompt_length(grammar.digits)
-        return ModelConfig(
-            vocabulary=VOCABULARY_SIZE,
-            # END is predicted, never read, so a sequence is one shorter than it is long.
-            lengths=tuple(
-                prompt + layouts.lengths(operation, grammar.digits).generated - 1
-                for operation in grammar.operations
-            ),
-            d_model=self.model.d_model,
-            layers=self.model.layers,
-            heads=self.model.heads,
-            mlp_ratio=self.model.mlp_ratio,
-            attention=self.model.attention,
-        )
 
 
 def load(path: Path) -> Params:
@@ -217,6 +215,8 @@ def load(path: Path) -> Params:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidParams(f"{path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InvalidParams(f"{path} is not UTF-8; save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise InvalidParams(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return validate(content, str(path))
@@ -256,3 +256,13 @@ def _keys(section: list[int | str]) -> list[str]:
     for name in section:
         model = model.model_fields[name].annotation
     return list(model.model_fields)
+
+
+def main() -> None:
+    """Validate params.yaml: stages that DVC takes from its cache do not, so recording asks here."""
+    with reported():
+        load(Path("params.yaml"))
+
+
+if __name__ == "__main__":
+    main()

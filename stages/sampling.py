@@ -2,7 +2,10 @@
 
 Uniform draws leave out what rarely happens and is easily got wrong: carries that run through many
 digits, zeros and nines, some cell of a digit table in one state of the carry. Every function gives
-weights over all equations of an operation, [N], summing to about 1.
+weights over the equations that it is given, [N], summing to about 1.
+
+A small domain is listed and weighted. Of one too large to list, candidates are drawn that follow
+the mix already.
 """
 
 from collections.abc import Callable
@@ -10,9 +13,12 @@ from collections.abc import Callable
 import numpy as np
 
 from arithmetic import layouts
-from arithmetic.grammar import Grammar
+from arithmetic.grammar import OPERATIONS, Grammar, Operands
 from arithmetic.tokenizer import VOCABULARY_SIZE
 from stages.params import Generate
+
+# Candidates of a domain too large to list.
+POOL = 1_000_000
 
 # Is this pair of digits on the edge? For a sum 9 (a carry from the right runs through), for a
 # difference equality (so does a borrow).
@@ -68,17 +74,56 @@ def by_cells(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.nd
     return weights
 
 
-def weights(grammar: Grammar, operation: str, params: Generate) -> np.ndarray:
-    """The mix that `generate` asks for, over `grammar.equations(operation)`."""
-    a, b = grammar.equations(operation)
-    if operation in EDGES:
-        table = pair_table(operation, params.cascade_share, params.zeros_and_nines_share)
-        mixed = by_pairs(a, b, grammar.digits, table)
-    elif operation == "/":
-        mixed = by_second_operand(b, grammar.digits)
+def candidates(
+    grammar: Grammar, operation: str, params: Generate, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct equations to draw from, and the weight of each in the mix that `generate` asks for.
+
+    Args:
+        count: equations that will be drawn of them.
+
+    Returns:
+        operand_1, operand_2, weights, [N] each: the whole domain, or of one too large to list at
+        least POOL candidates, as far as there are so many.
+    """
+    if grammar.listed:
+        a, b = grammar.equations(operation)
+        if operation in EDGES:
+            mixed = by_pairs(a, b, grammar.digits, _table(operation, params))
+        elif operation == "/":
+            mixed = by_second_operand(b, grammar.digits)
+        else:
+            mixed = np.full(len(a), 1 / len(a))
     else:
+        a, b = pool(grammar, operation, params, max(POOL, 4 * count), rng)
         mixed = np.full(len(a), 1 / len(a))
     if params.cells_share:
         cells = by_cells(operation, a, b, grammar.digits)
         mixed = (1 - params.cells_share) * mixed + params.cells_share * cells
-    return mixed
+    return a, b, mixed
+
+
+def pool(
+    grammar: Grammar, operation: str, params: Generate, count: int, rng: np.random.Generator
+) -> Operands:
+    """About `count` distinct equations of a large domain: half with operands of any length alike
+    (uniform operands are nearly all of full length, and short answers would never be seen), half
+    of full length; of + and -, pairs of digits by `pair_table`."""
+    digits = grammar.digits
+    table = _table(operation, params).ravel() if operation in EDGES else np.full(100, 0.01)
+    pairs = rng.choice(100, size=(count, digits), p=table)
+    longest = rng.integers(1, digits + 1, size=(2, count, 1))
+    longest[:, count // 2 :] = digits
+    powers = 10 ** np.arange(digits, dtype=np.int64)
+    places = np.arange(digits)
+    a = (np.where(places < longest[0], pairs // 10, 0) * powers).sum(1)
+    b = (np.where(places < longest[1], pairs % 10, 0) * powers).sum(1)
+    inside = (a <= grammar.max_operand) & (b <= grammar.max_operand)
+    inside &= b >= OPERATIONS[operation].smallest_operand_2
+    a, b = a[inside], b[inside]
+    _, first = np.unique(grammar.index(operation, a, b), return_index=True)
+    return a[first], b[first]
+
+
+def _table(operation: str, params: Generate) -> np.ndarray:
+    return pair_table(operation, params.cascade_share, params.zeros_and_nines_share)

@@ -26,9 +26,11 @@ from arithmetic import layouts
 from arithmetic.config import BundleConfig, ModelConfig, write_config
 from arithmetic.errors import InvalidParams, Problem, reported
 from arithmetic.grammar import Grammar
+from arithmetic.tokenizer import VOCABULARY_SIZE
 from stages import checkpoint
 from stages.checkpoint import Checkpoint
-from stages.params import Train, load
+from stages.params import Params, Train, load
+from stages.reads import noted
 from stages.replica import Replica, Validation, follow
 from stages.shards import Exchange, single, with_peers
 from stages.timing import timed
@@ -129,6 +131,21 @@ def train(
         if progress.step < params.steps:
             say(f"stopped early: no better validation loss in {progress.since_best} validations")
     return progress
+
+
+def shape_of(params: Params) -> ModelConfig:
+    """The model's shape with what follows from the domain: vocabulary and sequence lengths."""
+    grammar = params.generate.grammar
+    prompt = layouts.prompt_length(grammar.digits)
+    return ModelConfig(
+        vocabulary=VOCABULARY_SIZE,
+        # END is predicted, never read, so a sequence is one shorter than it is long.
+        lengths=tuple(
+            prompt + layouts.lengths(operation, grammar.digits).generated - 1
+            for operation in grammar.operations
+        ),
+        **params.model.model_dump(),
+    )
 
 
 def forget(shape: ModelConfig, params: Train, prompt: int, data: list[Tensor]) -> None:
@@ -249,16 +266,18 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("bundle/weights.safetensors"))
     parser.add_argument("--history", type=Path, default=Path("metrics/history.csv"))
     parser.add_argument("--summary", type=Path, default=Path("metrics/training.json"))
+    parser.add_argument("--reads", type=Path, help="where to note what was read")
     paths = parser.parse_args()
     with reported(), timed("train", paths.weights):
         single_threaded()
         params = load(paths.params)
         grammar = params.generate.grammar
-        shape, prompt = params.model_shape, layouts.prompt_length(grammar.digits)
-        data = read_sequences(paths.train, grammar)
-        validation = read_sequences(paths.validation, grammar)
-        progress = train(shape, params.train, prompt, data, validation)
-        write(progress, params.train, BundleConfig(grammar, shape), paths)
+        shape, prompt = shape_of(params), layouts.prompt_length(grammar.digits)
+        with noted("train", params, paths.reads):
+            data = read_sequences(paths.train, grammar)
+            validation = read_sequences(paths.validation, grammar)
+            progress = train(shape, params.train, prompt, data, validation)
+            write(progress, params.train, BundleConfig(grammar, shape), paths)
         forget(shape, params.train, prompt, [*data, *validation])
 
 

@@ -6,14 +6,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from arithmetic import bundle, layouts
-from arithmetic.config import load_config
+from arithmetic import grammar as grammar_module
+from arithmetic.config import ModelConfig, load_config
+from arithmetic.decoding import BeamDecoder
 from arithmetic.grammar import Grammar
+from arithmetic.model import Transformer
 from arithmetic.tokenizer import END, IDS
 from stages.certify import Equations, Prover, Provers
-from stages.evaluate import Tally, answer_range, evaluate, read_equations
+from stages.evaluate import Tally, evaluate, read_equations
 from stages.export import export
 from stages.params import validate
 from benchmarks.small import params as small_params
@@ -40,6 +44,59 @@ def test_the_pass_decoding_and_the_graph_agree_on_every_equation(tiny_bundle):
         verdicts += (margins > 0).tolist()
     assert any(verdicts)
     assert not all(verdicts), "an exact model would make this test blind: train it less"
+
+
+def test_a_beam_of_one_is_greedy_and_the_graph_follows_every_width(tiny_bundle):
+    """One exported graph for every width; a wide beam answers some equations otherwise."""
+    prover = Prover(tiny_bundle)
+    changed = 0
+    for operation in "+-":
+        equations = whole_domain(tiny_bundle, operation)
+        greedy = prover.decode(equations)
+        assert (prover.beam(equations, 1) == greedy).all()
+        for width in (2, 3, 8):
+            found = prover.beam(equations, width)
+            assert (prover.graph(equations, width) == found).all()
+            changed += int((found != greedy).any(1).sum())
+    assert changed, "an exact model would make this test blind: train it less"
+
+
+def test_a_beam_finds_the_most_probable_sequence():
+    """Against every sequence there is, where the beam is as wide as they are many."""
+    shape = ModelConfig(3, (4,), 8, 1, 2, 2, "content")
+    model = Transformer(shape).initialise(torch.Generator().manual_seed(1)).eval()
+    with torch.no_grad():
+        model.head.normal_(generator=torch.Generator().manual_seed(2))
+    prompt = torch.tensor([[0, 1]])
+    endings = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    with torch.no_grad():
+        logits = model(torch.cat([prompt.expand(9, 2), endings[:, :1]], 1), 0, first_logit=1)
+    scores = torch.log_softmax(logits, -1).gather(-1, endings[:, :, None]).sum((1, 2))
+    found = BeamDecoder(model, 0, 2)(prompt, torch.zeros(3))
+    assert found[0].tolist() == endings[scores.argmax()].tolist()
+
+
+def test_the_test_split_is_decoded_by_beam_search_when_asked(tiny_bundle):
+    test = [whole_domain(tiny_bundle, operation) for operation in "+-"]
+    report = evaluate(tiny_bundle, test, [], PARAMS.model_copy(update={"beam_width": 4}))
+    beam = report["test"]["beam"]
+    assert (beam["width"], beam["equations"]) == (4, 200)
+    assert beam["answers_changed"] > 0
+    assert "beam" not in evaluate(tiny_bundle, test, [], PARAMS)["test"]
+
+
+def test_a_domain_too_large_to_list_is_sampled(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(grammar_module, "LARGEST_LISTED", 150)
+    few = (np.array([0, 9]), np.array([9, 0]))
+    monkeypatch.setattr("stages.domain.edge_cases", lambda *_: few)
+    params = PARAMS.model_copy(update={"sampled_equations": 40})
+    report = evaluate(tiny_bundle, [], [], params)
+    assert report["complete"] is False
+    found = report["sampled"]
+    assert found["edge_cases"] == 4
+    assert found["edge_cases"] + found["random"] == report["equations"] <= 44
+    assert found["edge_case_errors"] + found["random_errors"] == report["errors"] > 0
+    assert found["random_errors"] / found["random"] < found["error_rate_at_most"] <= 1
 
 
 def test_the_number_of_processes_changes_nothing(tiny_bundle):
@@ -86,7 +143,7 @@ def test_a_broken_model_is_reported_and_not_hidden(tiny_bundle, pipeline):
     weights = {name: tensor.flip(0) for name, tensor in load_file(path).items()}
     save_file(weights, path)
     for operation, graph in export(tiny_bundle, opset=17).items():
-        (tiny_bundle / bundle.decoder(operation)).write_bytes(graph)
+        (tiny_bundle / operation).write_bytes(graph)
     grammar = load_config(tiny_bundle).grammar
     data = pipeline / "data"
     report = evaluate(
@@ -130,10 +187,10 @@ def test_each_kind_of_failure_is_counted_as_itself(answer, end, kind):
 
 def test_answer_ranges_follow_from_the_domain():
     grammar = Grammar(("+", "-"), 999)
-    assert answer_range("+", grammar) == (0, 1998)
-    assert answer_range("-", grammar) == (-999, 999)
-    assert answer_range("*", grammar) == (0, 998_001)
-    assert answer_range("/", grammar) == (0, 999)
+    assert grammar.answer_range("+") == (0, 1998)
+    assert grammar.answer_range("-") == (-999, 999)
+    assert grammar.answer_range("*") == (0, 998_001)
+    assert grammar.answer_range("/") == (0, 999)
 
 
 def test_quotients_are_judged_by_both_numbers():

@@ -10,7 +10,7 @@ from arithmetic import layouts
 from arithmetic.errors import InvalidParams
 from arithmetic.grammar import Grammar, solve
 from stages import sampling
-from stages.generate import SPLITS, generate, quotas, summary
+from stages.generate import SPLITS, generate, quotas, read_hard_cases, summary
 from stages.params import Generate
 
 PARAMS = Generate(
@@ -85,10 +85,52 @@ def test_a_domain_that_is_too_small_is_said_so():
 @pytest.mark.parametrize("operation", ["+", "-", "*", "/"])
 def test_weights_are_a_distribution_over_the_domain(operation):
     grammar = Grammar((operation,), 99)
-    weights = sampling.weights(grammar, operation, PARAMS)
+    _, _, weights = sampling.candidates(grammar, operation, PARAMS, 10, np.random.default_rng(1))
     assert len(weights) == grammar.count(operation)
     assert (weights > 0).all()
     assert abs(weights.sum() - 1) < 1e-9
+
+
+LARGE = PARAMS.model_copy(
+    update={"operations": ["+", "-", "*", "/"], "max_operand": 123_456, "train_size": 4000}
+)
+
+
+def test_a_domain_too_large_to_list_is_drawn_from_candidates(monkeypatch):
+    """Distinct, inside the domain, disjoint, the same again, and with short answers among them."""
+    monkeypatch.setattr(sampling, "POOL", 20_000)
+    grammar = LARGE.grammar
+    assert not grammar.listed
+    splits, again = generate(LARGE), generate(LARGE)
+    assert all(again[name].equals(splits[name]) for name in SPLITS)
+    joined = pd.concat(splits.values())
+    assert len(joined) == LARGE.train_size + LARGE.validation_size + LARGE.test_size
+    assert joined["equation"].is_unique
+    for text, answer in zip(joined["equation"], joined["answer"], strict=True):
+        assert solve(grammar.parse(text)) == answer
+    sums = splits["train"].query("operation == '+'")
+    assert set(sums["answer"].str.len()) == {1, 2, 3, 4, 5, 6}
+
+
+def test_hard_cases_are_in_training_and_nowhere_else():
+    test = generate(PARAMS)["test"]
+    drawn, padded = test["equation"].iloc[0], "07+1="
+    splits = generate(PARAMS, [drawn, padded, "7+1="])
+    train = splits["train"]
+    assert train["equation"].is_unique
+    assert {drawn, "7+1="} <= set(train["equation"])
+    assert train.set_index("equation")["answer"]["7+1="] == "8"
+    for name in ("validation", "test"):
+        assert not {drawn, "7+1="} & set(splits[name]["equation"])
+
+
+def test_a_hard_case_outside_the_domain_is_said_so(tmp_path):
+    with pytest.raises(InvalidParams, match="hard case is outside the domain"):
+        generate(PARAMS, ["5*5="])
+    listing = tmp_path / "hard_cases.csv"
+    listing.write_text("question\n1+1=\n")
+    with pytest.raises(InvalidParams, match="not a list of hard cases"):
+        read_hard_cases(listing)
 
 
 def test_cells_show_rare_combinations_evenly():

@@ -60,7 +60,7 @@ def test_a_right_answer_over_a_real_socket(running):
         ('{"equation": "1+1=", "equation": "1+"}', 422, "does not end"),
         ('{"equation": "1+1=", "beam_width": 0}', 422, "greater_than_equal"),
         ('{"equation": "1+1=\\u0000"}', 422, "character"),
-        ('{"equation": "\\ud800"}', 422, "character"),
+        ('{"equation": "\\ud800"}', 422, "string_unicode"),
         ("[" * 2000 + "]" * 2000, None, "detail"),
         (b'\xff\xfe{"equation"', None, "detail"),
         (b'{"equation": "1+1=\xff"}', None, "detail"),

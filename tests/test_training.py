@@ -19,7 +19,7 @@ from stages.params import Params, validate
 from stages.schedule import Schedule
 from stages.torch_setup import single_threaded
 from stages.replica import Replica
-from stages.train import Progress, read_sequences, train
+from stages.train import Progress, read_sequences, shape_of, train
 from benchmarks.small import params as small_params
 
 
@@ -42,7 +42,7 @@ def test_every_parameter_belongs_to_one_optimiser():
     params: Params = validate(small_params())
     from arithmetic.model import Transformer
 
-    model = Transformer(params.model_shape)
+    model = Transformer(shape_of(params))
     owned = [
         id(parameter)
         for optimiser in optimisers(model, 0.05, 0.95, 0.01)
@@ -78,7 +78,7 @@ def run(inputs, tmp_path, monkeypatch):
     def train_with(**changes: object) -> Progress:
         single_threaded()
         params = validate(small_params())
-        return train(params.model_shape, params.train.model_copy(update=changes), 4, *inputs)
+        return train(shape_of(params), params.train.model_copy(update=changes), 4, *inputs)
 
     return train_with
 
@@ -86,7 +86,7 @@ def run(inputs, tmp_path, monkeypatch):
 def replica(inputs, **changes: object) -> Replica:
     params = validate(small_params())
     training = params.train.model_copy(update=changes)
-    return Replica(params.model_shape, training, 4, inputs[0])
+    return Replica(shape_of(params), training, 4, inputs[0])
 
 
 def test_an_epoch_sees_each_equation_once(inputs):

@@ -1,0 +1,74 @@
+"""What a stage really read: the params and the digests of the files that dvc.yaml lists for it.
+
+DVC hashes dependencies after the command has run (treeverse/dvc #11058), so an edit while a stage
+works would be recorded as if it had been there before. A stage therefore notes what was there when
+it began, refuses to end where that has changed, and recording compares the note with dvc.lock.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from arithmetic.checksum import md5
+from arithmetic.errors import InvalidParams, Problem
+from stages.params import Params
+
+
+@contextmanager
+def noted(stage: str, params: Params, to: Path | None) -> Iterator[None]:
+    """Around a stage's work: write the params and files that it reads to `to`, as JSON; nothing if None.
+
+    Raises:
+        InvalidParams: dvc.yaml does not describe the stage, or a file that it lists is missing.
+        Problem: a file that the stage reads was changed meanwhile.
+    """
+    if to is None:
+        yield
+        return
+    listed, keys = _described(stage)
+    before = _digests(listed)
+    yield
+    for path, digest in _digests(listed).items():
+        if digest != before[path]:
+            raise Problem(
+                f"{path} was changed while {stage} ran, so what it made belongs to neither; "
+                "run `dvc repro` again"
+            )
+    # Lists, as `dvc metrics show` would make a column of every key of a mapping.
+    content = {
+        "params": [{"key": key, "value": _value(params.model_dump(), key)} for key in keys],
+        "files": [{"path": path, "md5": digest} for path, digest in before.items()],
+    }
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _described(stage: str) -> tuple[list[str], list[str]]:
+    """A stage's dependencies and the keys of its params."""
+    try:
+        entry = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+        return sorted(entry["deps"]), sorted(entry["params"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise InvalidParams(
+            f"dvc.yaml does not describe the stage {stage} ({error}); run it by `dvc repro` in "
+            "the project's folder, or without --reads"
+        ) from error
+
+
+def _digests(paths: list[str]) -> dict[str, str]:
+    try:
+        return {path: md5(Path(path)) for path in paths}
+    except OSError as error:
+        raise InvalidParams(f"{error.filename} cannot be read; run `dvc repro`") from error
+
+
+def _value(params: dict[str, Any], key: str) -> Any:
+    """`train.seed` of nested params."""
+    value: Any = params
+    for name in key.split("."):
+        value = value[name]
+    return value
