@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 # By the environment, so that quotes and $ in a reason stay what they are.
 export VERSION REASON OVERRIDE_GATE
 
-.PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds frontier certify-full reproduce bench-pipeline bench-kills
+.PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline bench-kills
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,8 +60,14 @@ format: setup ## let ruff mend what it can
 seeds: setup ## ten fresh seeds of the default recipe, each certified on its whole domain
 	@python -m benchmarks.seeds
 
-frontier: setup ## the smallest exact models by parameters
+frontier: setup ## the smallest exact models by parameters, and the smallest training set
 	@python -m benchmarks.frontier
+
+six-digits: setup ## + and - over 0-999999 by params alone, certified by a sample
+	@python -m benchmarks.six_digits
+
+bench-beam: setup ## what a beam search changes on a model that is not exact yet
+	@python -m benchmarks.beam
 
 certify-full: setup ## every equation of both domains, decoded by the graphs that serve (minutes)
 	@python -m benchmarks.certify_full
