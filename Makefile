@@ -82,4 +82,5 @@ bench-kills: setup ## kill -9 at 1,000 random moments of dvc repro (hours)
 
 bench-pipeline: setup ## seconds of both pipelines, from nothing, in a clone of the last commit
 	@python -m benchmarks.pipeline
+	@taskset -c 0 python -m benchmarks.pipeline --result pipeline-one-core
 	@python -m benchmarks.pipeline --project four-operations --result four-operations
