@@ -39,7 +39,7 @@ class Live:
 
     `served` is replaced by one assignment, so that a request sees the old version or the new one.
     Loading takes 0.2 s, for four operations 1.5 s, in the watching thread: onnxruntime lets go of
-    the interpreter meanwhile (longest pause of another thread: a switch interval, 5-13 ms).
+    the interpreter meanwhile (docs/decisions.md has the pauses that were measured).
     """
 
     def __init__(self, settings: Settings, registry: Registry | None, metrics: Metrics):
