@@ -27,7 +27,7 @@ from registry.history import History, read_history, write_history
 from registry.versions import (
     aliased,
     certificate_of,
-    check_bundle,
+    check_files,
     find_version,
     get_version,
     is_registered,
@@ -66,7 +66,7 @@ def read_gate(root: Path) -> Gate:
     path = root / "params.yaml"
     try:
         return Gate.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))["promote"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InvalidParams(
             f"{path} has no section `promote`; add one with max_errors, or restore it with git"
         ) from error
@@ -141,7 +141,7 @@ def rollback(root: Path, reason: str | None = None) -> Promoted:
             raise VersionNotFound(
                 f"there is no earlier {ALIAS} version to return to; promote one by its number"
             )
-        damage = _damage(get_version(client, target))
+        damage = _damage(client, get_version(client, target))
         if damage:
             raise PromotionRefused(
                 f"did not roll back to version {target}: {damage}; promote another by its number"
@@ -159,7 +159,7 @@ def _broken_conditions(
 ) -> list[str]:
     """All that speaks against this promotion; empty if nothing does."""
     found = get_version(client, version)
-    damage = _damage(found)
+    damage = _damage(client, found)
     broken = [damage] if damage else []
     try:
         candidate = certificate_of(found)
@@ -174,10 +174,10 @@ def _broken_conditions(
     return broken + refusals(candidate, present, gate)
 
 
-def _damage(version: "ModelVersion") -> str | None:
+def _damage(client: "MlflowClient", version: "ModelVersion") -> str | None:
     """What is wrong with the files of a version, if anything is."""
     try:
-        check_bundle(version)
+        check_files(client, version)
     except Problem as problem:
         return str(problem)
     return None

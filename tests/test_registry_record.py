@@ -13,7 +13,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from registry import BUNDLE_TAG, EXPERIMENT, MODEL, projection, record, store, workspace
+from registry import BUNDLE_TAG, EXPERIMENT, MODEL, models, projection, record, store, workspace
 from registry.errors import RegistryUnreachable, StaleWorkspace
 from tests import registry_fixtures
 
@@ -124,7 +124,7 @@ def test_an_interrupted_recording_is_completed(
     root: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Ctrl-C at any moment: no second run, no version without its digest, no doubled points."""
-    place: Any = projection if step in ("fill", "log_model") else MlflowClient
+    place: Any = {"fill": projection, "log_model": models}.get(step, MlflowClient)
     name = {"version": "create_model_version", "end": "set_terminated"}.get(step, step)
     original = getattr(place, name)
 
@@ -290,8 +290,10 @@ def test_a_lost_server_is_one_sentence(
     monkeypatch.chdir(root)
     with pytest.raises(SystemExit) as stopped:
         record.main()
-    assert stopped.value.code == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert stopped.value.code == record.OWED
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("owed: run ")
+    assert "`make deliver`" in said
 
 
 def test_the_store_is_the_main_checkouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
