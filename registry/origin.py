@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -97,8 +98,10 @@ def _datasets(found: Workspace) -> list[dict[str, str]]:
     described = []
     for path, md5 in found.data.items():
         frame = pd.read_csv(found.root / path, dtype={"answer": str})
-        dataset = from_pandas(frame, source=path, name=Path(path).stem, digest=md5)
-        entity = dataset._to_mlflow_entity()
+        with warnings.catch_warnings():  # MLflow's hints about integer columns
+            warnings.simplefilter("ignore")
+            dataset = from_pandas(frame, source=path, name=Path(path).stem, digest=md5)
+            entity = dataset._to_mlflow_entity()
         described.append({field: getattr(entity, field) for field in fields})
     return described
 

@@ -78,6 +78,23 @@ def tracking_uri(start: Path | None = None) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(start)
 
 
+def database_to_serve(start: Path | None = None) -> str | None:
+    """The database that a server must be started over, for a service; None if one is named.
+
+    Raises:
+        RegistryProblem: there is nothing in it yet.
+    """
+    uri = tracking_uri(start)
+    if is_server(uri):
+        return None
+    if not uri.startswith("sqlite:///"):
+        return uri
+    path = Path(uri.removeprefix("sqlite:///")).resolve()
+    if not path.exists():
+        raise RegistryProblem(f"there is no {path} yet, so nothing to serve; type `make run`")
+    return f"sqlite:///{path}"
+
+
 def is_server(uri: str) -> bool:
     """Whether a tracking URI is the address of a server, and not a database's."""
     return uri.startswith(("http://", "https://"))

@@ -78,22 +78,23 @@ def read(root: Path) -> Workspace:
             the code was edited since, or a stage read something else than dvc.lock says.
         BrokenBundle: the bundle is incomplete.
     """
-    found = parse(root)
-    used = {key: value for stage in found.stages.values() for key, value in stage["params"].items()}
-    for key, value in used.items():
-        if found.params.get(key) != value:
-            raise StaleWorkspace(
-                f"{key} is {found.params.get(key)!r} in params.yaml and dvc.lock was made with "
-                f"{value!r}; run `dvc repro`"
-            )
-    for path, md5 in found.outs.items():
-        check_file(root, path, md5)
-    for stage in found.stages.values():
+    stages, present = _stages(root), flatten(_yaml(root / "params.yaml"))
+    for stage in stages.values():
+        for key, value in stage["params"].items():
+            if present.get(key) != value:
+                raise StaleWorkspace(
+                    f"{key} is {present.get(key)!r} in params.yaml and dvc.lock was made with "
+                    f"{value!r}; run `dvc repro`"
+                )
+    for stage in stages.values():
+        for path, md5 in stage["outs"].items():
+            check_file(root, path, md5)
+    for stage in stages.values():
         for path, md5 in stage["deps"].items():
             if (root / path).exists():  # data need not be here to record what came of it
                 check_file(root, path, md5)
-    reads.check(root / READS, found.stages)
-    return found
+    reads.check(root / READS, stages)
+    return parse(root)
 
 
 def parse(root: Path) -> Workspace:
@@ -103,9 +104,22 @@ def parse(root: Path) -> Workspace:
         StaleWorkspace: one of them cannot be read, or an evaluation is missing.
         BrokenBundle: the bundle is incomplete.
     """
-    lock = _yaml(root / "dvc.lock")
+    stages, params = _stages(root), flatten(_yaml(root / "params.yaml"))
+    outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
+    for path in ("metrics/evaluation.json", "metrics/history.csv"):
+        if not (root / path).is_file():
+            raise StaleWorkspace(f"{path} is missing; run `dvc repro`")
+    return Workspace(root, stages, params, outs, bundle.digest(root / "bundle"))
+
+
+def locked_stages(lock: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of dvc.lock's content, each stage but `record`: params (flat), deps, outs (path to MD5).
+
+    Raises:
+        StaleWorkspace: it is not as DVC writes it.
+    """
     try:
-        stages = {
+        return {
             name: {
                 "params": flatten(_params_of(entry)),
                 "deps": {dep["path"]: _hash_of(dep) for dep in entry.get("deps", [])},
@@ -118,12 +132,10 @@ def parse(root: Path) -> Workspace:
         raise StaleWorkspace(
             f"dvc.lock is not as DVC writes it ({error!r}); restore it with git"
         ) from error
-    outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
-    present = flatten(_yaml(root / "params.yaml"))
-    for path in ("metrics/evaluation.json", "metrics/history.csv"):
-        if not (root / path).is_file():
-            raise StaleWorkspace(f"{path} is missing; run `dvc repro`")
-    return Workspace(root, stages, present, outs, bundle.digest(root / "bundle"))
+
+
+def _stages(root: Path) -> dict[str, dict[str, Any]]:
+    return locked_stages(_yaml(root / "dvc.lock"))
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
