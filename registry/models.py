@@ -19,8 +19,7 @@ from arithmetic.grammar import Equation
 from registry import BUNDLE_TAG, FILES_TAG, MODEL, SIGNATURE_PATH, signing
 from registry.digests import file_digests
 from registry.origin import Origin
-from registry.projection import text
-from registry.workspace import Workspace
+from registry.workspace import Workspace, param_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +46,7 @@ def log_model(
         name=MODEL,
         source_run_id=run.info.run_id,
         tags={BUNDLE_TAG: found.bundle_sha256},
-        params={key: text(value) for key, value in found.params.items()},
+        params={key: param_text(value) for key, value in found.params.items()},
     )
     client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     files = upload(client, model.model_id, run, found, origin)

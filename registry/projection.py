@@ -8,7 +8,7 @@ overwritten.
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -30,7 +30,9 @@ def fill(client: "MlflowClient", run: "Run", found: Workspace, origin: Origin) -
 
     run_id = run.info.run_id
     points = _points(found, origin, run.info.start_time)
-    client.log_batch(run_id, params=[Param(k, text(v)) for k, v in sorted(found.params.items())])
+    client.log_batch(
+        run_id, params=[Param(k, workspace.param_text(v)) for k, v in sorted(found.params.items())]
+    )
     for start in range(0, len(points), _BATCH):
         client.log_batch(run_id, metrics=points[start : start + _BATCH])
     client.log_inputs(run_id, datasets=_datasets(origin))
@@ -74,8 +76,3 @@ def _datasets(origin: Origin) -> "list[DatasetInput]":
         tag = InputTag("mlflow.data.context", _CONTEXTS.get(name, name))
         inputs.append(DatasetInput(Dataset(**fields), [tag]))
     return inputs
-
-
-def text(value: Any) -> str:
-    """A param as MLflow keeps it."""
-    return value if isinstance(value, str) else json.dumps(value)

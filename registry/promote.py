@@ -10,7 +10,9 @@ the present Production here too, and a later rollback finds it.
 
 import argparse
 import getpass
+import os
 import socket
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +23,14 @@ from pydantic import ValidationError
 
 from arithmetic.errors import InvalidParams, Problem, RegistryProblem, reported
 from arithmetic.gate import Gate, refusals
-from registry import ALIAS, MODEL, store
-from registry.errors import PromotionRefused, VersionNotFound
+from registry import ALIAS, BUNDLE_PATH, MODEL, SIGNATURE_PATH, signature, store
+from registry.errors import PromotionRefused, UntrustedBundle, VersionNotFound
 from registry.history import History, read_history, write_history
 from registry.versions import (
     aliased,
     certificate_of,
     check_files,
+    download,
     find_version,
     get_version,
     is_registered,
@@ -160,7 +163,7 @@ def _broken_conditions(
     """All that speaks against this promotion; empty if nothing does."""
     found = get_version(client, version)
     damage = _damage(client, found)
-    broken = [damage] if damage else []
+    broken = [damage] if damage else _unsigned(found)
     try:
         candidate = certificate_of(found)
     except Problem as problem:
@@ -181,6 +184,21 @@ def _damage(client: "MlflowClient", version: "ModelVersion") -> str | None:
     except Problem as problem:
         return str(problem)
     return None
+
+
+def _unsigned(version: "ModelVersion") -> list[str]:
+    """What TRUSTED_KEY says against a version, if the environment names one."""
+    named = os.environ.get("TRUSTED_KEY")
+    if not named:
+        return []
+    key = signature.load_key(Path(named))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = download(version, Path(scratch))
+        try:
+            signature.verify(folder / BUNDLE_PATH, folder / SIGNATURE_PATH, key)
+        except UntrustedBundle as problem:
+            return [str(problem)]
+    return []
 
 
 def _move(client: "MlflowClient", version: str, history: History) -> None:

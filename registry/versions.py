@@ -79,7 +79,7 @@ def check_files(client: "MlflowClient", version: "ModelVersion") -> None:
         FilesMissing: the store has lost some, or recording was killed while it put them back.
         RegistryProblem: the version points out of the store.
     """
-    number, registered = version.version, _bundle_tag(version)
+    number, registered = version.version, bundle_tag(version)
     model = client.get_logged_model(model_id(version))
     place = client.get_experiment(model.experiment_id).artifact_location.rstrip("/")
     if not model.artifact_location.startswith(f"{place}/"):
@@ -88,9 +88,8 @@ def check_files(client: "MlflowClient", version: "ModelVersion") -> None:
             f"{model.artifact_location} and not in {place}; delete the version and record it again"
         )
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _download(f"models:/{model.model_id}", f"version {number}", scratch)
+        folder = download(version, Path(scratch))
         actual = file_digests(folder)
-        actual.pop("registered_model_meta", None)  # MLflow's own note in every download
         expected = _files_tag(version)
         if expected is not None:
             _compare(expected, actual)
@@ -148,10 +147,10 @@ def certificate_of(version: "ModelVersion") -> Certificate:
     except RegistryProblem as problem:
         raise type(problem)(f"the certificate of version {number}: {problem}") from problem
     certificate = read_certificate(content)
-    if certificate.bundle_sha256 != _bundle_tag(version):
+    if certificate.bundle_sha256 != bundle_tag(version):
         raise RegistryProblem(
             f"the certificate of version {number} speaks of bundle "
-            f"{certificate.bundle_sha256[:12]}, and the version holds {_bundle_tag(version)[:12]}"
+            f"{certificate.bundle_sha256[:12]}, and the version holds {bundle_tag(version)[:12]}"
         )
     return certificate
 
@@ -196,13 +195,27 @@ def evaluation_of(run_id: str, recorded: str) -> bytes:
     return content
 
 
-def _bundle_tag(version: "ModelVersion") -> str:
+def bundle_tag(version: "ModelVersion") -> str:
+    """The digest that a version was registered with; raises RegistryProblem if it has none."""
     tag = version.tags.get(BUNDLE_TAG)
     if tag is None:
         raise RegistryProblem(
             f"version {version.version} has no tag {BUNDLE_TAG}, so `dvc repro` did not make it"
         )
     return tag
+
+
+def download(version: "ModelVersion", into: Path) -> Path:
+    """All files of a version, in a folder; raises FilesMissing."""
+    folder = _download(f"models:/{model_id(version)}", f"version {version.version}", str(into))
+    (folder / "registered_model_meta").unlink(missing_ok=True)  # MLflow's note in a download
+    return folder
+
+
+def download_run(run_id: str, into: Path) -> Path:
+    """All files of a run, in a folder; raises FilesMissing."""
+    into.mkdir(parents=True, exist_ok=True)
+    return _download(f"runs:/{run_id}", f"run {run_id}", str(into))
 
 
 def _download(uri: str, what: str, into: str) -> Path:

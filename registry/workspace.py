@@ -48,17 +48,17 @@ class Workspace:
     @property
     def run_digest(self) -> str:
         """SHA-256 of what dvc.lock says of the stages: the identity of a run."""
-        return _digest(self.stages)
+        return digest(self.stages)
 
     @property
     def data(self) -> dict[str, str]:
         """Path to MD5 of the data sets."""
-        return {path: md5 for path, md5 in self.outs.items() if re.fullmatch(r"data/.*\.csv", path)}
+        return data_of(self.outs)
 
     @property
     def data_digest(self) -> str:
         """SHA-256 over the data sets' names and MD5s."""
-        return _digest(self.data)
+        return digest(self.data)
 
     @property
     def lock_sha256(self) -> str:
@@ -78,7 +78,7 @@ def read(root: Path) -> Workspace:
             the code was edited since, or a stage read something else than dvc.lock says.
         BrokenBundle: the bundle is incomplete.
     """
-    stages, present = _stages(root), flatten(_yaml(root / "params.yaml"))
+    stages, present = stages_in(root), flatten(_yaml(root / "params.yaml"))
     for stage in stages.values():
         for key, value in stage["params"].items():
             if present.get(key) != value:
@@ -104,7 +104,7 @@ def parse(root: Path) -> Workspace:
         StaleWorkspace: one of them cannot be read, or an evaluation is missing.
         BrokenBundle: the bundle is incomplete.
     """
-    stages, params = _stages(root), flatten(_yaml(root / "params.yaml"))
+    stages, params = stages_in(root), flatten(_yaml(root / "params.yaml"))
     outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
     for path in ("metrics/evaluation.json", "metrics/history.csv"):
         if not (root / path).is_file():
@@ -134,7 +134,8 @@ def locked_stages(lock: dict[str, Any]) -> dict[str, dict[str, Any]]:
         ) from error
 
 
-def _stages(root: Path) -> dict[str, dict[str, Any]]:
+def stages_in(root: Path) -> dict[str, dict[str, Any]]:
+    """The stages of a folder's dvc.lock; raises StaleWorkspace."""
     return locked_stages(_yaml(root / "dvc.lock"))
 
 
@@ -232,6 +233,17 @@ def check_file(root: Path, path: str, md5: str) -> None:
         )
 
 
-def _digest(value: Any) -> str:
+def data_of(outs: dict[str, str]) -> dict[str, str]:
+    """The data sets among outputs."""
+    return {path: md5 for path, md5 in outs.items() if re.fullmatch(r"data/.*\.csv", path)}
+
+
+def param_text(value: Any) -> str:
+    """A param as MLflow keeps it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

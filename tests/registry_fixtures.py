@@ -26,7 +26,8 @@ def fresh(workspace: Path, into: Path) -> Path:
 
 
 def empty_store(folder: Path) -> None:
-    """Put a store without content into a folder."""
+    """Put a store without content into a folder, which becomes the root of a repository."""
+    (folder / "dvc.yaml").write_text("stages: {}\n")
     shutil.copyfile(_empty_store(), folder / "mlflow.db")
 
 
