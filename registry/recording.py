@@ -87,8 +87,8 @@ def write(
     if version is None:
         claims.sign_of_life(client, run, clone, "model")
         version = _register(client, experiment, run, found, origin())
-    elif _put_back(client, version, run, found, origin):
-        lost = True
+    # A new one as well: its files may be those of an earlier, interrupted recording.
+    lost = _put_back(client, version, run, found, origin) or lost
     new_certificate = _certify(client, version, run, found) and not new_version
     if new_run:
         client.set_tag(run.info.run_id, "version", version.version)
@@ -157,9 +157,10 @@ def _put_back(
         client.set_model_version_tag(MODEL, version.version, FILES_TAG, files)
         return True
     except DigestMismatch as problem:
+        place = client.get_logged_model(versions.model_id(version)).artifact_location
         raise DigestMismatch(
-            f"version {version.version}: {problem}; delete its files from the store's artifacts "
-            "(the message of `make trace` says where) and run `dvc repro`, which puts them back"
+            f"version {version.version}: {problem}; find out who changed it, delete {place} and "
+            "run `dvc repro`, which puts the files back"
         ) from problem
     return False
 

@@ -134,7 +134,7 @@ def _recorded_files(
 ) -> Iterator[Link]:
     """The run's dvc.lock, what it says of bundle, metrics and data, and its commit."""
     tags = run.data.tags
-    folder = versions.download_run(run.info.run_id, scratch / "run")
+    folder = versions.download_run(run, scratch / "run")
     lock = folder / "dvc.lock"
     if not lock.is_file():
         raise BrokenLink(f"run → dvc.lock: run {run.info.run_id} holds no dvc.lock")

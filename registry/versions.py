@@ -16,6 +16,7 @@ from registry.errors import DigestMismatch, FilesMissing, VersionNotFound
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 _MEND = "check out its commit and run `dvc repro`, which puts it back"
@@ -212,10 +213,10 @@ def download(version: "ModelVersion", into: Path) -> Path:
     return folder
 
 
-def download_run(run_id: str, into: Path) -> Path:
+def download_run(run: "Run", into: Path) -> Path:
     """All files of a run, in a folder; raises FilesMissing."""
     into.mkdir(parents=True, exist_ok=True)
-    return _download(f"runs:/{run_id}", f"run {run_id}", str(into))
+    return _download(str(run.info.artifact_uri), f"run {run.info.run_id}", str(into))
 
 
 def _download(uri: str, what: str, into: str) -> Path:
