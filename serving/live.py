@@ -12,7 +12,7 @@ from arithmetic.engine import Engine
 from arithmetic.errors import RegistryProblem
 from arithmetic.grammar import Equation, Grammar
 from arithmetic.layouts import Answer
-from registry import inputs
+from registry import inputs, signature
 from registry.inputs import Profile
 from registry.pull import Pulled
 from serving import selftest
@@ -116,6 +116,7 @@ class Live:
 
     def _load(self, pulled: Pulled) -> Served:
         """Load and self-test; raises BrokenBundle."""
+        signature.check(pulled.bundle, self.settings.trusted_key)
         engine = Engine(pulled.bundle)
         selftest.check(engine, pulled.version, pulled.errors)
         settings = self.settings
