@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import socket
 from typing import Any
 
@@ -87,6 +88,18 @@ class OneWrite:
         return self._transport.is_closing()
 
 
+_UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """Without the wish for another protocol, which a server may ignore.
+
+    httptools reads no body behind it, and Java's client wishes for HTTP/2 with every first POST.
+    """
+    head, blank, body = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"", head + b"\r\n")[:-2] + blank + body
+
+
 class Protocol(HttpToolsProtocol):
     """One connection.
 
@@ -104,7 +117,8 @@ class Protocol(HttpToolsProtocol):
         self.since: float | None = self.loop.time()
         self.quiet_since = self.since
         self.blocked_since: float | None = None
-        self._head_bytes = 0
+        self._head_bytes = self._body_bytes = 0
+        self._between = True  # nothing of the next request has arrived
         self._open_cycles = 0
         self._own_cycle: RequestResponseCycle | None = None
         self._refusal: Refused | None = None
@@ -118,15 +132,22 @@ class Protocol(HttpToolsProtocol):
         self.quiet_since = self.loop.time()
         if self._refusal is not None:
             return
+        if self._between:
+            self._between = False
+            if b"pgrade:" in data:
+                data = without_upgrade(data)
         if self.since is None:
             self.since = self.quiet_since
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, Refused):
+            cause = error.__context__
+            if isinstance(cause, httptools.HttpParserError | UnicodeDecodeError):  # the URL
+                cause = Refused(400, "this is no valid HTTP request")
+            if not isinstance(cause, Refused):
                 raise
-            self._refuse(error.__context__)
+            self._refuse(cause)
         except httptools.HttpParserError:
             self._refuse(Refused(400, "this is no valid HTTP request"))
         except httptools.HttpParserUpgrade:
@@ -136,7 +157,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_bytes = 0
+        self._head_bytes = self._body_bytes = 0
         self._own_cycle = None
 
     def on_url(self, url: bytes) -> None:
@@ -166,7 +187,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
-        if len(self.cycle.body) > self.settings.max_body_bytes:
+        self._body_bytes += len(body)  # the application takes pieces away from `cycle.body`
+        if self._body_bytes > self.settings.max_body_bytes:
             raise self._too_large()
 
     def _too_large(self) -> Refused:
@@ -175,6 +197,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self.since = None
+        self._between = True
 
     # What goes out
 
@@ -205,13 +228,16 @@ class Protocol(HttpToolsProtocol):
         self.metrics.refused.labels(REASONS[refusal.status]).inc()
         own = self._own_cycle
         if own is not None and self.since is not None:  # its application waits for the body
+            if own.response_complete:  # it did not wait, and has answered
+                self.transport.close()
+                return
             own.disconnected = True
             own.message_event.set()
             self._open_cycles -= 1
             waiting = [entry for entry in self.pipeline if entry[0] is own]
             for entry in waiting:
                 self.pipeline.remove(entry)
-            if own.response_started and not own.response_complete:
+            if own.response_started:
                 self.transport.close()
                 return
         if self._open_cycles == 0:
@@ -232,6 +258,7 @@ class Protocol(HttpToolsProtocol):
         ]
         self.transport.write(b"".join(head) + body)
         self._closing_since = self.loop.time()
+        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
