@@ -82,7 +82,9 @@ async def kills(uri: str, count: int) -> Row:
         checked.loops.stop()
         await loops
     lost = checked.tally.cut
-    other = checked.tally.answers - checked.tally.statuses.get(200, 0)
+    # 503 is what a service says that has just started and has no model yet.
+    statuses = checked.tally.statuses
+    other = checked.tally.answers - statuses.get(200, 0) - statuses.get(503, 0)
     return {
         "kills": count,
         "restart_seconds": round(statistics.median(seconds), 2),
