@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from serving.metrics import Metrics
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,16 @@ MOST_HEADERS = 100
 LINGER_SECONDS = 2.0
 # A connection that says nothing for so long while the service ends is closed.
 SILENCE_SECONDS = 1.0
+
+
+# What /metrics calls it.
+REASONS = {
+    400: "no_http",
+    408: "too_slow",
+    413: "body_too_large",
+    431: "head_too_large",
+    503: "too_many_connections",
+}
 
 
 class Refused(Exception):
@@ -85,6 +96,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     settings: Settings
+    metrics: Metrics
     draining = False  # set on the class of one server: all its connections end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -190,6 +202,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refused) -> None:
         """Answer with a 4xx, behind the answers to earlier requests of this connection."""
         self._refusal = refusal
+        self.metrics.refused.labels(REASONS[refusal.status]).inc()
         own = self._own_cycle
         if own is not None and self.since is not None:  # its application waits for the body
             own.disconnected = True
@@ -322,7 +335,7 @@ class State:
 
 def make_server(app: Any, settings: Settings, state: State, parent: int | None = None) -> Server:
     """The server of one process; a worker ends when its parent is gone."""
-    protocol = type("ServiceProtocol", (Protocol,), {"settings": settings})
+    protocol = type("ServiceProtocol", (Protocol,), {"settings": settings, "metrics": app.metrics})
     config = uvicorn.Config(
         app,
         http=protocol,

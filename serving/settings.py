@@ -34,8 +34,8 @@ class Settings(FollowingSettings):
         max_connections: open at once; past it, 503 and closed.
         keep_alive_seconds: how long an idle connection is kept.
         grace_seconds: from SIGTERM to the end, at most; less than whoever sends it waits.
-        drain_seconds: after SIGTERM, how long new connections are still taken, while /readyz
-            says no: the time that a load balancer needs to notice.
+        drain_seconds: after SIGTERM, how long new connections are still taken while /readyz says
+            no; a load balancer needs a while to notice.
         trusted_proxies: addresses, with commas, whose X-Forwarded-For is believed.
         log_format: text or json, for everything that is logged.
         log_sample: share of the requests that get a line in the log, 0 to 1; failures always do.

@@ -34,6 +34,14 @@ class Running:
     process: "subprocess.Popen[bytes]"
     port: int
     log: Path
+    started_by: bool = False  # the process is not the service, but its parent
+
+    def end(self) -> None:
+        """SIGTERM to the service itself."""
+        pid = self.process.pid
+        if self.started_by:
+            pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+        os.kill(pid, signal.SIGTERM)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=15)
@@ -83,7 +91,7 @@ def _more(connection: socket.socket, so_far: bytes) -> bytes:
 
 @contextmanager
 def serving_process(
-    log: Path, folder: Path = EXACT, arguments: Sequence[str] = (), **settings: object
+    log: Path, folder: Path = EXACT, prefix: Sequence[str] = (), **settings: object
 ) -> Iterator[Running]:
     """The process for as long as the block lasts; ended by SIGTERM, and by force if that fails."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -97,19 +105,19 @@ def serving_process(
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serving_process", str(folder), *arguments],
+            [*prefix, sys.executable, "-m", "tests.serving_process", str(folder)],
             cwd=ROOT,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    running = Running(process, port, log)
+    running = Running(process, port, log, bool(prefix))
     try:
         _wait(running)
         yield running
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+            running.end()
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
