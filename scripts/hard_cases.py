@@ -1,10 +1,10 @@
 """make hard-cases: equations that services answered wrongly, as the CSV that `generate` reads.
 
-    python -m scripts.hard_cases hard-cases.jsonl [more.jsonl …] [--to hard-cases.csv]
+    python -m scripts.hard_cases hard-cases.jsonl [more.jsonl …] [--to hard_cases.csv]
 
 Each equation once, in the order of its first wrong answer, with where it comes from: `version`,
 `bundle_sha256`, `time`, `answer`, `source`. The right answer is computed anew. What was in the CSV
-before stays, so that it grows from call to call; commit it with the params that name it.
+before stays, so that it grows from call to call.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from arithmetic.errors import Problem, reported
 from arithmetic.grammar import OPERATIONS, Equation, solve
 
 COLUMNS = ("equation", "expected", "answer", "version", "bundle_sha256", "time", "source")
-DEFAULT = Path("hard-cases.csv")
+DEFAULT = Path("hard_cases.csv")
 
 Row = dict[str, str]
 
@@ -54,16 +54,17 @@ def collect(sources: list[Path], target: Path) -> tuple[int, int]:
 
 
 def earlier(target: Path) -> list[Row]:
-    """What the CSV holds already."""
+    """What the CSV holds already; of equations written there by hand nothing else is known."""
     if not target.exists():
         return []
     with target.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        names = set(reader.fieldnames or ())
+        if "equation" not in names or not names <= set(COLUMNS):
             raise UnreadableHardCases(
                 f"{target} has other columns than {', '.join(COLUMNS)}; name another file by TO="
             )
-        return list(reader)
+        return [{name: row.get(name) or "" for name in COLUMNS} for row in reader]
 
 
 def kept(path: Path) -> list[Row]:
@@ -112,9 +113,7 @@ def main() -> None:
             )
         new, all_of_them = collect(given.sources, given.to)
         print(f"{given.to}: {all_of_them} equations, {new} of them new")
-        print(
-            f"next: set generate.hard_cases to {given.to} in params.yaml, commit both, `dvc repro`"
-        )
+        print("next: `dvc repro` trains with them; commit the CSV with what comes of it")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What services answered wrongly becomes the CSV that `generate` reads, with its provenance."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ from arithmetic.grammar import Equation
 from arithmetic.layouts import Answer
 from scripts.hard_cases import COLUMNS, UnreadableHardCases, collect
 from serving.hard_cases import HardCases
-from serving.judging import Verdict
 from serving.tally import Tally
+from stages.generate import read_hard_cases
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,7 +23,7 @@ def answered_wrongly(path: Path, numbers: range, version: str = "7", limit: int 
     kept = HardCases(path, limit)
     for n in numbers:
         wrong = Answer("0", True, True, "")
-        kept.keep(Tally(version, "d" * 64), Equation(n, "+", 1), wrong, Verdict("?", True))
+        kept.keep(Tally(version, "d" * 64), Equation(n, "+", 1), wrong, "?")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -46,6 +47,18 @@ def test_each_equation_once_with_where_it_comes_from(tmp_path: Path) -> None:
     assert rows(target) == found
 
 
+def test_the_repository_s_own_list_can_be_added_to(tmp_path: Path) -> None:
+    """It has the one column that `generate` needs, and `generate` reads what comes of it."""
+    target = tmp_path / "hard_cases.csv"
+    shutil.copy(ROOT / "hard_cases.csv", target)
+    with target.open("a") as file:
+        file.write("3+1=\n")
+    before = len(rows(target))
+    answered_wrongly(tmp_path / "a.jsonl", range(5))
+    assert collect([tmp_path / "a.jsonl"], target) == (4, before + 4)
+    assert set(read_hard_cases(target)) >= {f"{n}+1=" for n in range(5)}
+
+
 def test_a_line_that_was_cut_off_is_left_out_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     path, target = tmp_path / "a.jsonl", tmp_path / "hard-cases.csv"
     answered_wrongly(path, range(3))
@@ -56,7 +69,7 @@ def test_a_line_that_was_cut_off_is_left_out_and_a_damaged_file_is_named(tmp_pat
     with pytest.raises(UnreadableHardCases, match=r"line 2 of .*a\.jsonl is not"):
         collect([path], target)
     assert len(rows(target)) == 2, "nothing is lost"
-    target.write_text("equation\n1+1=\n")
+    target.write_text("question\n1+1=\n")
     with pytest.raises(UnreadableHardCases, match="has other columns"):
         collect([path], target)
 
