@@ -48,7 +48,7 @@ promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERR
 candidate: setup ## let services try VERSION=4 beside Production; without VERSION, none any more
 	@python -m registry.candidate $(if $(VERSION),"$$VERSION")
 
-hard-cases: setup ## wrongly answered equations FROM=hard-cases.jsonl (or a service's address) to TO=hard-cases.csv
+hard-cases: setup ## equations answered wrongly FROM=…/hard-cases.jsonl into hard_cases.csv, which training reads (TO=…)
 	@python -m scripts.hard_cases "$$FROM" $(if $(TO),--to "$$TO")
 
 rollback: setup ## return to the previous Production version (REASON="…")

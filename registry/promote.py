@@ -11,6 +11,7 @@ the present Production here too, and a later rollback finds it.
 
 import argparse
 import getpass
+import os
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -230,7 +231,8 @@ def main() -> None:
         else:
             shadow = None
             if given.shadow_url or given.shadow_answers:
-                shadow = ShadowDemand(given.shadow_url or "", given.shadow_answers)
+                key = os.environ.get("SHADOW_KEY", "")
+                shadow = ShadowDemand(given.shadow_url or "", given.shadow_answers, key)
             done = promote(given.version, Path.cwd(), given.reason, given.override_gate, shadow)
         print(report(done))
 

@@ -10,7 +10,6 @@ servers that want to know who asks.
 
 import os
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +109,14 @@ def fetch(client: httpx.Client, found: Resolved, into: Path) -> Pulled:
                 f"{found.bundle_sha256[:12]} and its files have {actual[:12]}; "
                 "promote or name another version"
             )
-        shutil.rmtree(target, ignore_errors=True)  # a damaged earlier download
-        fresh.rename(target)
+        # Another process of the same service may be at the same: whoever is first is right.
+        if target.exists() and not is_intact(target, found.bundle_sha256):
+            target.rename(Path(scratch) / "damaged")
+        try:
+            fresh.rename(target)
+        except OSError:
+            if not is_intact(target, found.bundle_sha256):
+                raise
     return here
 
 

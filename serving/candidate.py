@@ -41,6 +41,7 @@ class Candidate:
         load: a verified folder to a self-tested version.
         production: the version that is Production now.
         checker: judges the candidate's answers.
+        failed: told of its tally when it could not answer; in the shadow's thread.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Candidate:
         production: Callable[[], Served | None],
         checker: Checker,
         metrics: Metrics,
+        failed: Callable[[Tally], None],
     ):
         self.mode = settings.candidate_mode
         shadow = self.mode == "shadow"
@@ -58,13 +60,20 @@ class Candidate:
         self.served: Served | None = None
         self._load, self._production, self._checker = load, production, checker
         self._shadow: Background[Copy] = Background("shadow", self._answer, settings.check_limit)
-        self._turn = self._calls = self.not_copied = 0
+        self._told = failed
+        self._calls = self.not_copied = 0
         self._owed = 0.0
         self._production_calls: deque[float] = deque(maxlen=CALLS_KEPT)
         self._copied = Counter(
             "arithmetic_shadow_questions",
             "Questions copied to the candidate, or not for want of room.",
             ["version", "outcome"],
+            registry=metrics.registry,
+        )
+        self._failed = Counter(
+            "arithmetic_failed",
+            "Questions on which a candidate raised.",
+            ["version"],
             registry=metrics.registry,
         )
         self.watch = Watch(
@@ -167,7 +176,9 @@ class Candidate:
             answers = served.answer(equations)
         except Exception:  # whatever a candidate does, only the candidate pays for it
             log.exception("version %s, the candidate, failed on %s…", served.version, equations[0])
+            self._failed.labels(served.version).inc(len(equations))
             served.tally.fail(equations)
+            self._told(served.tally)
             return
         self._checker.put(Given(served.tally, served.grammar, equations, answers, asked_for=False))
         self._calls += 1

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from arithmetic.grammar import Equation, Grammar
+from arithmetic.grammar import Equation, Grammar, solve
+from arithmetic.judging import judge
 from arithmetic.layouts import Answer
 from serving.background import Background
 from serving.batching import Observer
 from serving.drift import Drift
 from serving.hard_cases import HardCases
-from serving.judging import judge
 from serving.metrics import Metrics
 from serving.tally import Tally
 
@@ -99,15 +99,19 @@ class Checker:
         tally, version = given.tally, given.tally.version
         checked: Counts[str] = Counts()
         for equation, answer in zip(given.equations, given.answers, strict=True):
-            verdict = judge(equation, answer, given.grammar)
-            tally.add(equation, verdict)
             checked[equation.operation] += 1
-            if verdict.wrong:
-                self._wrong.labels(version, equation.operation).inc()
-                self._hallucinations.labels(version).inc(verdict.hallucination)
-                self._infinite.labels(version).inc(verdict.infinite)
-                self._out_of_range.labels(version).inc(verdict.out_of_range)
-                self._hard_cases.keep(tally, equation, answer, verdict)
+            expected = solve(equation)
+            # Nearly all are right; judging costs more than this comparison (2 µs against 0.1).
+            if answer.text == expected and answer.ended:
+                tally.add(equation, None)
+                continue
+            verdict = judge(answer, expected, equation.operation, given.grammar)
+            tally.add(equation, verdict)
+            self._wrong.labels(version, equation.operation).inc(verdict.wrong)
+            self._hallucinations.labels(version).inc(verdict.hallucination)
+            self._infinite.labels(version).inc(verdict.infinite_generation)
+            self._out_of_range.labels(version).inc(verdict.out_of_range)
+            self._hard_cases.keep(tally, equation, answer, expected)
         for operation, count in checked.items():
             self._checked.labels(version, operation).inc(count)
         if given.asked_for:

@@ -84,6 +84,7 @@ class Live:
                 lambda: self.served,
                 self.checker,
                 metrics,
+                self._checked,
             )
 
     @property

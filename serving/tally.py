@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any
 
 from arithmetic.grammar import Equation
+from arithmetic.judging import Verdict
 from arithmetic.layouts import Answer
-from serving.judging import Verdict
 from serving.reports import Accuracy
 
 CALLS_KEPT = 1000
@@ -49,15 +49,15 @@ class Tally:
         """Leave out the calls of warming up."""
         self._calls.clear()
 
-    def add(self, equation: Equation, verdict: Verdict) -> None:
-        """Count one checked answer."""
+    def add(self, equation: Equation, verdict: Verdict | None) -> None:
+        """Count one checked answer; without a verdict it was right."""
         self.checked += 1
-        if verdict.wrong:
-            self.wrong += 1
+        if verdict is not None:
+            self.wrong += verdict.wrong
             self.hallucinations += verdict.hallucination
-            self.infinite_generation += verdict.infinite
+            self.infinite_generation += verdict.infinite_generation
             self.out_of_range += verdict.out_of_range
-        self._note(equation, verdict.wrong)
+        self._note(equation, verdict is not None and verdict.wrong)
 
     def fail(self, equations: Sequence[Equation]) -> None:
         """Count questions on which the model raised; to its error rate they are wrong."""

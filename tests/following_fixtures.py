@@ -17,11 +17,12 @@ import httpx
 import numpy as np
 import onnx
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from onnx import numpy_helper
 
 from arithmetic import bundle
 from arithmetic.config import load_config
-from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, MODEL
+from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, EXPERIMENT, MODEL, store
 from scripts.tracking_server import free_port
 from tests.registry_fixtures import empty_store
 
@@ -54,6 +55,10 @@ def scrambled(into: Path, seed: int, strength: float = 0.5) -> Path:
     return into
 
 
+def _local(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
 class Store:
     """A SQLite store with versions in it, and its aliases."""
 
@@ -61,21 +66,29 @@ class Store:
         self.root = root
         root.mkdir(parents=True)
         empty_store(root)
+        (root / "dvc.lock").touch()  # what makes it a root
         self.client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
         self.client.create_registered_model(MODEL)
+        place = (root / "mlartifacts").as_uri()
+        self._experiment = self.client.create_experiment(EXPERIMENT, artifact_location=place)
 
     def register(self, folder: Path, errors: int = 0, **tags: str) -> str:
         """A version that holds the bundle, with a certificate that admits `errors`."""
-        digest = bundle.digest(folder)
-        source = self.root / "mlartifacts" / digest
-        shutil.copytree(folder, source / BUNDLE_PATH)
-        told = {BUNDLE_TAG: digest, "errors": str(errors), **tags}
-        return str(self.client.create_model_version(MODEL, source.as_uri(), tags=told).version)
+        model = self.client.create_logged_model(self._experiment, MODEL)
+        shutil.copytree(folder, _local(model.artifact_location) / BUNDLE_PATH)
+        self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        told = {BUNDLE_TAG: bundle.digest(folder), "errors": str(errors), **tags}
+        source = f"models:/{model.model_id}"
+        # MLflow looks for the model in the store that is the process's own at this moment.
+        with store.opened(self.root) as client:
+            version = client.create_model_version(MODEL, source, tags=told, model_id=model.model_id)
+        return str(version.version)
 
     def files(self, version: str) -> Path:
         """Where the store keeps a version's bundle."""
-        source = self.client.get_model_version(MODEL, version).source
-        return Path(str(source).removeprefix("file://")) / BUNDLE_PATH
+        source = str(self.client.get_model_version(MODEL, version).source)
+        model = self.client.get_logged_model(source.removeprefix("models:/"))
+        return _local(model.artifact_location) / BUNDLE_PATH
 
     def alias(self, version: str, name: str = ALIAS) -> None:
         self.client.set_registered_model_alias(MODEL, name, version)

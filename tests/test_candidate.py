@@ -3,17 +3,21 @@
 Real processes: `mlflow server`, services, and bundles whose graphs were scrambled.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from arithmetic.errors import RegistryProblem
 from registry import ALIAS, CANDIDATE, MODEL
+from registry.errors import PromotionRefused
 from registry.history import TAG
+from registry.promote import promote
 from registry.shadow import ShadowDemand, complaint
 from scripts.tracking_server import tracking_server
-from tests.following_fixtures import Store, copied, scrambled, service
+from tests.following_fixtures import REPOSITORY, Store, copied, scrambled, service
 
 TRIED = {"MODEL_URI_CANDIDATE": f"models:/{MODEL}@{CANDIDATE}", "ERROR_RATE_MINIMUM": "50"}
 KEEP = {"ERROR_RATE_LIMIT": "1"}  # nothing is taken out
@@ -57,6 +61,17 @@ def tried(health: dict) -> str | None:
     return version
 
 
+def refusal(world: World, version: str, wanted: ShadowDemand) -> str:
+    """Why `make promote` says no; these versions were registered without a certificate."""
+    (world.store.root / "dvc.lock").touch()
+    shutil.copy(REPOSITORY / "params.yaml", world.store.root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with pytest.raises(PromotionRefused) as refused:
+            promote(version, world.store.root, shadow=wanted)
+    return str(refused.value)
+
+
 def test_a_shadow_answers_copies_and_nobody_sees_them(world: World, tmp_path: Path) -> None:
     """Its errors are counted, Production's answers are given, and promote can ask for it."""
     world.store.alias("3", CANDIDATE)
@@ -85,9 +100,12 @@ def test_a_shadow_answers_copies_and_nobody_sees_them(world: World, tmp_path: Pa
         world.store.alias("2", CANDIDATE)
         running.until(lambda health: tried(health) == "2")
         assert "has 0 clean answers and 100" in (complaint(wanted, "2", tags["2"]) or "")
+        assert "has 0 clean answers and 100 are demanded" in refusal(world, "2", wanted)
         running.ask_many(100)
         running.until(lambda health: checked(health, 100))
         assert complaint(wanted, "2", tags["2"]) is None
+        assert "has no certificate" in refusal(world, "2", wanted)
+        assert "shadow" not in refusal(world, "2", wanted)
 
         world.store.client.delete_registered_model_alias(MODEL, CANDIDATE)
         running.until(lambda health: tried(health) is None)
@@ -180,3 +198,9 @@ def test_a_number_stays_whatever_it_answers(world: World, tmp_path: Path) -> Non
         assert (health["model_version"], health["status"]) == ("3", "ok")
         assert "names it by its number" in running.log.read_text()
     assert world.store.aliased(ALIAS) == "1"
+
+
+@pytest.mark.parametrize(("url", "answers"), [("http://127.0.0.1:1", 0), ("localhost", 5), ("", 5)])
+def test_half_a_demand_is_refused(url: str, answers: int) -> None:
+    with pytest.raises(RegistryProblem, match="give both"):
+        ShadowDemand(url, answers)
