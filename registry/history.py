@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from arithmetic.errors import RegistryProblem
 from registry import MODEL
 
 if TYPE_CHECKING:
@@ -53,12 +54,25 @@ class History:
 
 
 def read_history(client: "MlflowClient") -> History:
-    """The history that the registered model carries; empty if it carries none."""
+    """The history that the registered model carries; empty if it carries none.
+
+    Raises:
+        RegistryProblem: the tag was edited into something else.
+    """
     text = client.get_registered_model(MODEL).tags.get(TAG)
     if text is None:
         return History()
-    content = json.loads(text)
-    return History(content["current"], tuple(content["earlier"]))
+    try:
+        content = json.loads(text)
+        current, earlier = content["current"], tuple(content["earlier"])
+        if not all(isinstance(one, str) for one in (*earlier, current or "")):
+            raise ValueError("versions are text")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RegistryProblem(
+            f"the tag {TAG} of {MODEL} was edited and is no history any more ({error!r}); delete "
+            "the tag in MLflow's pages: Production stays, and the way back begins anew"
+        ) from error
+    return History(current, earlier)
 
 
 def write_history(client: "MlflowClient", history: History) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from arithmetic.engine import Engine
 from arithmetic.errors import Problem
 from arithmetic.grammar import Grammar
+from registry import signature
 from registry.pull import Pulled
 from serving.batching import Batcher
 from serving.settings import Settings
@@ -63,6 +64,7 @@ class Live:
     def _load_once(self) -> Served:
         settings = self.settings
         pulled = self._pull(settings.model_uri, settings.mlflow_tracking_uri, settings.model_cache)
+        signature.check(pulled.bundle, settings.trusted_key)
         engine = Engine(pulled.bundle)
         return Served(
             pulled.name,

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         host, port: where to listen.
         pull_retry_seconds: pause between attempts while no model could be loaded.
         largest_batch: most equations in one call of the model.
+        trusted_key: PEM file of the public key by which a version must be signed; any if not set.
     """
 
     model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     pull_retry_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
     largest_batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    trusted_key: Path | None = None
 
     @field_validator("model_uri")
     @classmethod
