@@ -14,12 +14,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from arithmetic.errors import Problem, reported
-from benchmarks import serving_faults as trials
+from benchmarks import serving_trials as trials
 from benchmarks.results_file import write
-from benchmarks.serving_faults import Row
 from benchmarks.serving_load import cores
 from benchmarks.serving_peers import ROOT
 from benchmarks.serving_store import REGISTRY_HELP, registry
+from benchmarks.serving_trials import Row
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Size:
     overload_seconds: float = 10.0
     kills: int = 20
     swaps: int = 20
+    lost_seconds: float = 10.0
     bad_inputs: int = 2000
     terminations: int = 10
     soak_seconds: float = 300.0
@@ -37,7 +38,7 @@ class Size:
 
 
 # Seconds instead of minutes: does every trial work?
-SHORT = Size(1.0, 2.0, 1, 2, 100, 1, 3.0, 1.0)
+SHORT = Size(1.0, 2.0, 1, 2, 1.0, 100, 1, 3.0, 1.0)
 
 Trial = Callable[[str, Size], Coroutine[None, None, Row]]
 TRIALS: dict[str, Trial] = {
@@ -45,6 +46,7 @@ TRIALS: dict[str, Trial] = {
     "overload": lambda uri, size: trials.overload(uri, size.overload_seconds),
     "kills": lambda uri, size: trials.kills(uri, size.kills),
     "swaps": lambda uri, size: trials.swaps(uri, size.swaps),
+    "lost registry": lambda uri, size: trials.lost_registry(uri, size.lost_seconds),
     "bad inputs": lambda uri, size: trials.bad_inputs(uri, size.bad_inputs),
     "terminations": lambda uri, size: trials.terminations(uri, size.terminations),
     "soak": lambda uri, size: trials.soak(uri, size.soak_seconds, size.soak_warm_seconds),

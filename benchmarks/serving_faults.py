@@ -1,45 +1,35 @@
-"""The service under load while things go wrong: each function is one trial and returns its row.
-
-A row counts what was tried and `failures`: answers that are wrong or of a status that is not right
-there, connections cut that should not be, a service that does not come back. Zero is expected.
+"""What the trials of benchmarks/serving_trials.py need: a service process, load that checks every
+answer, and a way to the registry that can be cut.
 """
 
 import asyncio
+import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from arithmetic.errors import Problem
 from arithmetic.grammar import Grammar, solve
-from benchmarks.serving_client import Loops, Tally, post, read_answer
-from benchmarks.serving_environment import memory, ready
-from benchmarks.serving_inputs import Bad, handmade, random_ones
+from benchmarks.serving_client import Loops, Tally, post
+from benchmarks.serving_environment import ready
 from benchmarks.serving_load import cores
 from benchmarks.serving_peers import ROOT
 from benchmarks.serving_process import questions
-from registry import ALIAS, MODEL
 from scripts.tracking_server import free_port
 
-CONNECTIONS = 64
 START_SECONDS = 60.0
 GRACE_SECONDS = 10.0
-# An alias must be followed within this; the service looks every second or two.
-FOLLOW_SECONDS = 30.0
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -114,17 +104,17 @@ class Service:
             return -signal.SIGKILL
 
 
-@contextmanager
-def service(tracking_uri: str, **settings: str) -> Iterator[Service]:
+@asynccontextmanager
+async def service(tracking_uri: str, **settings: str) -> AsyncIterator[Service]:
     """A service that is ready; ended with the block."""
     with tempfile.TemporaryDirectory(prefix="arithmetic-lm-faults-") as scratch:
         found = Service(tracking_uri, Path(scratch), settings)
         try:
-            found.start()
+            await asyncio.to_thread(found.start)
             yield found
         finally:
             if found.process is not None and found.process.poll() is None:
-                found.terminate()
+                await asyncio.to_thread(found.terminate)
 
 
 class Checked:
@@ -133,7 +123,7 @@ class Checked:
     Attributes:
         wrong: answers that are not exact.
         versions: answers by the version that they name.
-        hurried: 503s without Retry-After.
+        latencies: seconds by status.
     """
 
     def __init__(self, url: str, operations: str = "+-", reconnect: bool = True):
@@ -170,213 +160,64 @@ class Checked:
         return round(ordered[int(0.99 * len(ordered))] * 1e3, 1) if ordered else 0.0
 
 
-async def load(uri: str, seconds: float) -> Row:
-    """64 connections, every answer checked."""
-    with service(uri) as running:
-        checked = Checked(running.url)
-        await checked.loops.run(CONNECTIONS, seconds)
-    return {
-        "requests": checked.tally.answers,
-        "requests_per_second": round(checked.tally.answers / seconds),
-        "p99_ms": checked.p99(200),
-        "failures": checked.failures,
-    }
+class Wire:
+    """A way to the registry that can be cut: connections are forwarded until `cut()`."""
+
+    def __init__(self, uri: str):
+        parts = urlsplit(uri)
+        self._target = parts.hostname or "", parts.port or 80
+        self._netloc = parts.netloc
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = free_port("127.0.0.1")
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def join(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", self.port)
+
+    def cut(self) -> None:
+        """Refuse connections, and end those that there are."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        away, there = await asyncio.open_connection(*self._target)
+        both = {writer, there}
+        self._writers |= both
+        try:
+            # MLflow's server looks at the Host header, port and all.
+            host = f"127.0.0.1:{self.port}".encode(), self._netloc.encode()
+            await asyncio.gather(_copy(reader, there, host), _copy(away, writer))
+        finally:
+            for one in both:
+                one.close()
+            self._writers -= both
 
 
-async def overload(uri: str, seconds: float, connections: int = 2000) -> Row:
-    """More divisions at once than the queue holds: some are refused at once, the rest answered."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * connections + 200)), hard))
-    settings = {"MODEL_URI": f"models:/{MODEL}/2", "QUEUE_LIMIT": "1024"}
-    with service(uri, **settings) as running:
-        checked = Checked(running.url, "/")
-        await checked.loops.run(connections, seconds)
-        await asyncio.sleep(1)
-        after = Checked(running.url, "/")
-        await after.loops.run(1, 1)
-    statuses = checked.tally.statuses
-    answered, shed = statuses.get(200, 0), statuses.get(503, 0)
-    other = checked.tally.answers - answered - shed
-    return {
-        "connections": connections,
-        "answered": answered,
-        "shed": shed,
-        "answered_p99_ms": checked.p99(200),
-        "shed_p99_ms": checked.p99(503),
-        "alone_afterwards_p99_ms": after.p99(200),
-        # Nothing shed would be no overload; a slow answer is a queue that grew.
-        "failures": other + checked.wrong + checked.tally.cut + after.failures
-        + (shed == 0) + (checked.p99(200) > 5000),
-    }  # fmt: skip
+async def _copy(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    host: tuple[bytes, bytes] = (b"", b""),
+) -> None:
+    with contextlib.suppress(ConnectionError):  # either side may go; the other is told
+        while content := await reader.read(65536):
+            writer.write(content.replace(*host) if host[0] else content)
+            await writer.drain()
+    writer.close()
 
 
-async def kills(uri: str, count: int) -> Row:
-    """`kill -9` under load and start again: it comes back, and nothing it ever says is wrong."""
-    seconds, lost = [], 0
-    with service(uri) as running:
-        checked = Checked(running.url)
-        loops = asyncio.create_task(checked.loops.run(CONNECTIONS))
-        for _ in range(count):
-            await asyncio.sleep(0.5)
-            running.kill()
-            seconds.append(await asyncio.to_thread(running.start))
-        before = checked.tally.statuses.get(200, 0)
-        await asyncio.sleep(1)
-        served_on = checked.tally.statuses.get(200, 0) > before
-        checked.loops.stop()
-        await loops
-    lost = checked.tally.cut
-    other = checked.tally.answers - checked.tally.statuses.get(200, 0)
-    return {
-        "kills": count,
-        "restart_seconds": round(sorted(seconds)[len(seconds) // 2], 2),
-        "requests": checked.tally.answers,
-        # Those in flight when the process was killed: nobody could have answered them.
-        "cut_by_kill": lost,
-        "failures": checked.wrong + other + (not served_on) + max(0, lost - count * CONNECTIONS),
-    }
-
-
-def set_alias(uri: str, version: str) -> None:
-    """Make a version Production, as MLflow's own pages do."""
-    httpx.post(
-        f"{uri}/api/2.0/mlflow/registered-models/alias",
-        json={"name": MODEL, "alias": ALIAS, "version": version},
-        timeout=30,
-    ).raise_for_status()
-
-
-async def swaps(uri: str, count: int) -> Row:
-    """Promotions and rollbacks between two versions under load."""
-    slow, seconds = 0, []
-    with service(uri) as running:
-        checked = Checked(running.url)
-        loops = asyncio.create_task(checked.loops.run(CONNECTIONS))
-        async with httpx.AsyncClient(timeout=30) as client:
-            for number in range(count):
-                version = "12"[(number + 1) % 2]
-                await asyncio.to_thread(set_alias, uri, version)
-                began = time.perf_counter()
-                while time.perf_counter() - began < FOLLOW_SECONDS:
-                    health = (await client.get(f"{running.address}/health")).json()
-                    if health["model_version"] == version:
-                        seconds.append(time.perf_counter() - began)
-                        break
-                    await asyncio.sleep(0.05)
-                else:
-                    slow += 1
-                    break
-        checked.loops.stop()
-        await loops
-        await asyncio.to_thread(set_alias, uri, "1")
-    strangers = sum(n for version, n in checked.versions.items() if version not in ("1", "2"))
-    return {
-        "swaps": len(seconds),
-        "median_seconds": round(sorted(seconds)[len(seconds) // 2], 2) if seconds else None,
-        "requests": checked.tally.answers,
-        "answers_by_version": dict(sorted(checked.versions.items())),
-        "failures": checked.failures + slow + strangers,
-    }
-
-
-async def bad_inputs(uri: str, count: int) -> Row:
-    """Bad requests beside healthy ones: the right status each, and no neighbour is harmed."""
-    unexpected: list[str] = []
-    with service(uri, REQUEST_SECONDS="2") as running:
-        checked = Checked(running.url)
-        loops = asyncio.create_task(checked.loops.run(8))
-        made = handmade()
-        for bad in [*made, *islice(random_ones(1), max(0, count - len(made)))]:
-            status = await _status(running.port, bad)
-            if status not in bad.right:
-                unexpected.append(f"{bad.name}: {status}")
-        rude = await _rude(running.port)
-        checked.loops.stop()
-        await loops
-        alive = ready(running.address)
-    return {
-        "bad_inputs": max(count, len(made)) + rude,
-        "unexpected": unexpected[:20],
-        "healthy_requests": checked.tally.answers,
-        "failures": len(unexpected) + checked.failures + (not alive),
-    }
-
-
-async def _status(port: int, bad: Bad) -> int:
-    """The answer's status; 0 if the connection was closed, -1 if nothing came within 10 s."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+@asynccontextmanager
+async def wire(uri: str) -> AsyncIterator[Wire]:
+    """A joined wire; cut with the block."""
+    found = Wire(uri)
+    await found.join()
     try:
-        writer.write(bad.content)
-        status, _, _ = await asyncio.wait_for(read_answer(reader), 10)
-        return status
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return 0
-    except TimeoutError:
-        return -1
+        yield found
     finally:
-        writer.close()
-
-
-async def _rude(port: int) -> int:
-    """Clients that break off in mid-request, send a byte at a time, or never read; how many."""
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    whole = head + b'Content-Length: 20\r\n\r\n{"equation": "1+1="}'
-    writers = []
-    for cut in range(1, len(whole), 7):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(whole[:cut])
-        writers.append(writer)
-    for _ in range(20):  # a whole request, and gone before the answer
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(whole * 5)
-        writer.transport.abort()
-    await asyncio.sleep(3)
-    for writer in writers:
-        writer.close()
-    return len(writers) + 20
-
-
-async def terminations(uri: str, count: int) -> Row:
-    """SIGTERM to 64 saturated keep-alive connections: nothing is cut, exit 0 in time."""
-    cut, statuses, exits, seconds, answers = 0, 0, [], [], 0
-    for _ in range(count):
-        with service(uri) as running:
-            checked = Checked(running.url, reconnect=False)
-            loops = asyncio.create_task(checked.loops.run(CONNECTIONS))
-            await asyncio.sleep(1)
-            began = time.perf_counter()
-            exits.append(await asyncio.to_thread(running.terminate))
-            seconds.append(time.perf_counter() - began)
-            checked.loops.stop()
-            await asyncio.wait_for(loops, GRACE_SECONDS)
-        tally = checked.tally
-        cut += tally.cut
-        answers += tally.answers
-        statuses += tally.answers - tally.statuses.get(200, 0) + checked.wrong
-    return {
-        "terminations": count,
-        "connections": CONNECTIONS,
-        "requests": answers,
-        "cut": cut,
-        "longest_seconds": round(max(seconds), 2),
-        "failures": cut + statuses + sum(status != 0 for status in exits),
-    }
-
-
-async def soak(uri: str, seconds: float, warm_seconds: float) -> Row:
-    """Memory after a soak against before; every answer checked."""
-    with service(uri) as running:
-        warm = Checked(running.url)
-        await warm.loops.run(CONNECTIONS, warm_seconds)
-        before = memory(running.pid)
-        checked = Checked(running.url)
-        await checked.loops.run(CONNECTIONS, seconds)
-        after = memory(running.pid)
-    return {
-        "seconds": seconds,
-        "requests": checked.tally.answers,
-        "memory_before_mb": round(before, 1),
-        "memory_after_mb": round(after, 1),
-        "p99_ms": checked.p99(200),
-        "failures": checked.failures,
-    }
+        found.cut()

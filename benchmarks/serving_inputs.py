@@ -3,10 +3,13 @@
 What an HTTP library would refuse to send, or would mend, is sent all the same.
 """
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from benchmarks.serving_client import read_answer
 
 JSON = "Content-Type: application/json\r\n"
 
@@ -126,3 +129,37 @@ def random_ones(seed: int) -> Iterator[Bad]:
                 body[place:place] = body[place : place + rng.randint(1, 8)]
         # A change may leave it good.
         yield Bad(ascii(bytes(body))[:40], request(bytes(body)), (200, 400, 422))
+
+
+async def status_of(port: int, bad: Bad) -> int:
+    """The answer's status; 0 if the connection was closed, -1 if nothing came within 10 s."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(bad.content)
+        status, _, _ = await asyncio.wait_for(read_answer(reader), 10)
+        return status
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return 0
+    except TimeoutError:
+        return -1
+    finally:
+        writer.close()
+
+
+async def rude_clients(port: int) -> int:
+    """Clients that break off in mid-request, send a byte at a time, or never read; how many."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    whole = head + b'Content-Length: 20\r\n\r\n{"equation": "1+1="}'
+    writers = []
+    for cut in range(1, len(whole), 7):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(whole[:cut])
+        writers.append(writer)
+    for _ in range(20):  # a whole request, and gone before the answer
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(whole * 5)
+        writer.transport.abort()
+    await asyncio.sleep(3)
+    for writer in writers:
+        writer.close()
+    return len(writers) + 20

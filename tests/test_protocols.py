@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from mlflow.types import ColSpec, Schema
 from tritonclient.utils import InferenceServerException
 
+from arithmetic import bundle
 from arithmetic.errors import RegistryProblem
 from registry.pull import Pulled
 from serving.app import create_app
@@ -232,6 +234,34 @@ def test_a_named_version_answers(triton_client):
     tensor = equations(["1+1="], [1], True)
     result = triton_client.infer(NAME, [tensor], model_version=VERSION)
     assert result.as_numpy("answer").tolist() == [b"2"]
+
+
+def test_a_candidate_beside_production_can_be_asked_by_its_number(tmp_path):
+    """And only so, in shadow mode: whoever names no version is answered by Production."""
+    digest = bundle.digest(BUNDLE)
+
+    def by_uri(uri: str, *_: object) -> Pulled:
+        return Pulled(NAME, "8" if uri.endswith("@Candidate") else VERSION, BUNDLE, digest)
+
+    settings = Settings(
+        mlflow_tracking_uri="http://127.0.0.1:1",
+        model_cache=tmp_path,
+        model_uri_candidate=f"models:/{NAME}@Candidate",
+    )
+    with TestClient(create_app(settings, Answers(by_uri))) as client:
+        for _ in range(200):
+            if client.get(f"/v2/models/{NAME}/versions/8/ready").status_code == 200:
+                break
+            time.sleep(0.05)
+        assert client.get(f"/v2/models/{NAME}").json()["versions"] == [VERSION, "8"]
+        for path, version in (
+            ("/versions/8", "8"),
+            (f"/versions/{VERSION}", VERSION),
+            ("", VERSION),
+        ):
+            answer = client.post(f"/v2/models/{NAME}{path}/infer", json={"inputs": [GOOD]}).json()
+            assert (answer["model_version"], answer["outputs"][0]["data"]) == (version, ["2"])
+        assert client.get(f"/v2/models/{NAME}/versions/9").status_code == 404
 
 
 GOOD: dict[str, Any] = {"name": "equation", "datatype": "BYTES", "shape": [1], "data": ["1+1="]}

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,15 @@ from serving.auth import keys_from
 from serving.limits import RateLimit, bucket_of
 from serving.settings import InvalidSettings, Settings
 from tests.folder_registry import Answers
-from tests.serving_process import EXACT, ROOT, pulled
+from tests.serving_process import (
+    EXACT,
+    ROOT,
+    pulled,
+    question,
+    read_response,
+    request,
+    serving_process,
+)
 
 
 def settings(**given: object) -> Settings:
@@ -231,3 +240,38 @@ def test_every_route_is_described_with_its_errors(plain):
             described[path]["post"]["responses"]
         )
     assert {"/livez", "/readyz", "/health", "/metrics"} <= set(described)
+
+
+def test_past_the_queue_s_limit_a_call_is_refused_at_once_and_singles_go_on(tmp_path):
+    """Eight calls of 1,024 at once where 1,024 may wait: some are shed, none waits for its turn."""
+    body = json.dumps({"equations": ["951+11="] * 1024})
+    with serving_process(tmp_path / "log", queue_limit=1024) as running:
+        with ThreadPoolExecutor(8) as pool:
+            calls = [
+                pool.submit(running.ask, request(body, path="/predict/batch")) for _ in range(8)
+            ]
+            answers = [call.result() for call in calls]
+        shed = [(headers, answer) for status, headers, answer in answers if status == 503]
+        assert {status for status, _, _ in answers} == {200, 503}
+        for headers, answer in shed:
+            assert headers["retry-after"] == "1"
+            assert "wait already" in json.loads(answer)["detail"]
+        assert running.ask(question("1+1="))[0] == 200
+        text = running.ask(request(None, path="/metrics"))[2].decode()
+        label = 'arithmetic_requests_total{outcome="overloaded",route="/predict/batch"}'
+        assert f"{label} {len(shed)}.0" in text
+
+
+def test_past_the_most_connections_one_is_told_and_the_others_go_on(tmp_path):
+    with serving_process(tmp_path / "log", max_connections=3) as running:
+        held = [running.connect() for _ in range(3)]
+        for connection in held:
+            connection.sendall(question("1+1="))
+            assert read_response(connection)[0] == 200
+        with running.connect() as one_more:
+            status, headers, _ = read_response(one_more)
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+        for connection in held:
+            connection.sendall(question("1+1="))
+            assert read_response(connection)[0] == 200
+            connection.close()

@@ -44,7 +44,7 @@ def create_app(bundle: Path) -> FastAPI:
     }
     app = FastAPI()
 
-    # On the event loop: with one core a thread for each request only costs (a third, measured).
+    # On the event loop: with one core, a thread for each request would only cost.
     @app.post("/predict")
     async def predict(question: Question) -> Prediction:
         equation = grammar.parse(question.equation)

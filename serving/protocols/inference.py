@@ -60,7 +60,7 @@ def router(live: Live) -> APIRouter:
         return _json(
             {
                 "name": served.name,
-                "versions": [served.version],
+                "versions": [one.version for one in _loaded(live)],
                 "platform": "onnxruntime_onnx",
                 "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
                 "outputs": [{"name": OUTPUT, "datatype": "BYTES", "shape": [-1]}],
@@ -96,14 +96,22 @@ def router(live: Live) -> APIRouter:
     return routes
 
 
+def _loaded(live: Live) -> list[Served]:
+    """The versions that can answer: Production, and a candidate beside it; raises Unavailable."""
+    candidate = None if live.candidate is None else live.candidate.served
+    return [live.served or serving(live), *([candidate] if candidate else [])]
+
+
 def _served(live: Live, name: str, version: str | None) -> Served:
-    """The version that the path names; raises Refused (404) or Unavailable."""
-    served = serving(live)
-    if name != served.name:
-        raise Refused(404, f"there is no model {name!r}; {served.name!r} is served")
-    if version is not None and version != served.version:
-        raise Refused(404, f"version {version!r} of {name!r} is not served; {served.version!r} is")
-    return served
+    """The version that the path names, else Production; raises Refused (404) or Unavailable."""
+    loaded = _loaded(live)
+    if name != loaded[0].name:
+        raise Refused(404, f"there is no model {name!r}; {loaded[0].name!r} is served")
+    for served in loaded:
+        if version in (None, served.version):
+            return served
+    there = ", ".join(served.version for served in loaded)
+    raise Refused(404, f"version {version!r} of {name!r} is not served; {there} is")
 
 
 def _read(request: Request, body: bytes) -> tuple[dict[str, Any], Tensor]:
