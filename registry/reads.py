@@ -2,16 +2,15 @@
 
 DVC hashes a stage's dependencies when its command has ended (treeverse/dvc #11058): a file edited
 while the stage ran stands in dvc.lock with bytes that the stage never saw. Each stage therefore
-notes the MD5 of what it read, `metrics/reads/train.json`:
+notes the MD5 of what it read (`stages/reads.py`), `metrics/reads/train.json`:
 
-    {"stage": "train", "params": {"train.seed": 1, …}, "files": {"data/train.csv": "<md5>", …}}
+    {"params": [{"key": "model", "value": {…}}, …], "files": [{"path": "…", "md5": "…"}, …]}
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from registry.digests import md5_of_folder
 from registry.errors import StaleWorkspace
 
 
@@ -26,17 +25,10 @@ def check(folder: Path, stages: dict[str, dict[str, Any]]) -> None:
         StaleWorkspace: a note is missing or differs; the sentence names the file or the key and
             both values.
     """
-    if _is_not_written_yet(folder):
-        return
     for name, stage in stages.items():
         noted = _read(folder / f"{name}.json")
         _compare_params(name, noted["params"], stage["params"])
         _compare_files(name, noted["files"], stage["deps"])
-
-
-def _is_not_written_yet(folder: Path) -> bool:
-    """Whether these outputs were made before stages noted their reads."""
-    return not folder.exists()
 
 
 def _compare_params(stage: str, noted: dict[str, Any], locked: dict[str, Any]) -> None:
@@ -50,36 +42,44 @@ def _compare_params(stage: str, noted: dict[str, Any], locked: dict[str, Any]) -
 
 
 def _compare_files(stage: str, noted: dict[str, str], locked: dict[str, str]) -> None:
-    remaining = dict(noted)
-    for path, md5 in sorted(locked.items()):
-        read = remaining.pop(path, None)
-        if read is None and md5.endswith(".dir"):
-            within = {name: value for name, value in noted.items() if name.startswith(f"{path}/")}
-            read = md5_of_folder({name[len(path) + 1 :]: value for name, value in within.items()})
-            remaining = {name: value for name, value in remaining.items() if name not in within}
-        if read is None:
+    for path in sorted(noted.keys() | locked.keys()):
+        if path not in noted:
             raise StaleWorkspace(
                 f"{stage} noted no reading of {path}, which dvc.lock names as its input; run "
                 f"`dvc repro --force {stage}`"
             )
-        if read != md5:
+        if path not in locked:
             raise StaleWorkspace(
-                f"{stage} read {path} with MD5 {read[:12]} and dvc.lock says {md5[:12]}: it was "
-                f"edited while the stage ran; run `dvc repro --force {stage}`"
+                f"{stage} read {path} (MD5 {noted[path][:12]}), which dvc.lock does not name as "
+                "its input; add it to the stage's deps in dvc.yaml"
             )
-    if remaining:
-        path = min(remaining)
-        raise StaleWorkspace(
-            f"{stage} read {path} (MD5 {remaining[path][:12]}), which dvc.lock does not name as "
-            "its input; add it to the stage's deps in dvc.yaml"
-        )
+        if noted[path] != locked[path]:
+            raise StaleWorkspace(
+                f"{stage} read {path} with MD5 {noted[path][:12]} and dvc.lock says "
+                f"{locked[path][:12]}: it was edited while the stage ran; run "
+                f"`dvc repro --force {stage}`"
+            )
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"seed": 1}}` to `{"train.seed": 1}`; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     mend = f"run `dvc repro --force {path.stem}`"
     try:
         content = json.loads(path.read_bytes())
-        return {"params": dict(content["params"]), "files": dict(content["files"])}
+        return {
+            "params": flatten({entry["key"]: entry["value"] for entry in content["params"]}),
+            "files": {str(entry["path"]): entry["md5"] for entry in content["files"]},
+        }
     except OSError as error:
         raise StaleWorkspace(
             f"{path.name} of what {path.stem} read cannot be read ({error.strerror}); {mend}"

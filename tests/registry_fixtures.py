@@ -1,7 +1,6 @@
 """Finished pipelines to record, and changes to them that keep dvc.lock true."""
 
 import functools
-import hashlib
 import json
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from arithmetic import bundle
+from arithmetic.checksum import md5
 from registry import store, workspace
 
 
@@ -84,24 +84,22 @@ def with_errors(root: Path, count: int) -> None:
 
 
 def relock(root: Path) -> None:
-    """Make dvc.lock say what is on the disk, as DVC would."""
+    """Make dvc.lock and the stages' notes say what is on the disk, as a run would have left it."""
     path = root / "dvc.lock"
     lock = yaml.safe_load(path.read_text())
+    for name, stage in lock["stages"].items():
+        for dep in stage.get("deps", []):
+            if (root / dep["path"]).exists():
+                dep["md5"] = md5(root / dep["path"])
+        note = root / "metrics" / "reads" / f"{name}.json"
+        if note.exists():
+            content = json.loads(note.read_text())
+            content["files"] = [{key: dep[key] for key in ("path", "md5")} for dep in stage["deps"]]
+            used = stage["params"]["params.yaml"]
+            content["params"] = [{"key": key, "value": value} for key, value in used.items()]
+            note.write_text(json.dumps(content))
     for stage in lock["stages"].values():
-        for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
-            place = root / entry["path"]
-            if place.is_file():
-                entry["md5"] = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
-            elif place.is_dir():
-                listing = [
-                    {
-                        "md5": hashlib.md5(
-                            (place / name).read_bytes(), usedforsecurity=False
-                        ).hexdigest(),
-                        "relpath": name,
-                    }
-                    for name in sorted(file.name for file in place.iterdir())
-                ]
-                text = json.dumps(listing, sort_keys=True).encode()
-                entry["md5"] = hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+        for out in stage.get("outs", []):
+            if (root / out["path"]).exists():
+                out["md5"] = md5(root / out["path"])
     path.write_text(yaml.safe_dump(lock))
