@@ -10,8 +10,8 @@ export DVC_NO_ANALYTICS := 1
 export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
 
 .PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker test \
-	lint format seeds frontier certify-full reproduce bench-pipeline bench-kills bench-serving \
-	bench-serving-environment bench-faults
+	lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline bench-kills \
+	bench-serving bench-serving-environment bench-faults
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -70,8 +70,14 @@ format: setup ## let ruff mend what it can
 seeds: setup ## ten fresh seeds of the default recipe, each certified on its whole domain
 	@python -m benchmarks.seeds
 
-frontier: setup ## the smallest exact models by parameters
+frontier: setup ## the smallest exact models by parameters, and the smallest training set
 	@python -m benchmarks.frontier
+
+six-digits: setup ## + and - over 0-999999 by params alone, certified by a sample
+	@python -m benchmarks.six_digits
+
+bench-beam: setup ## what a beam search changes on a model that is not exact yet
+	@python -m benchmarks.beam
 
 certify-full: setup ## every equation of both domains, decoded by the graphs that serve (minutes)
 	@python -m benchmarks.certify_full
@@ -95,4 +101,5 @@ bench-faults: setup ## load, overload, kills, promotions, bad input, SIGTERM and
 
 bench-pipeline: setup ## seconds of both pipelines, from nothing, in a clone of the last commit
 	@python -m benchmarks.pipeline
+	@taskset -c 0 python -m benchmarks.pipeline --result pipeline-one-core
 	@python -m benchmarks.pipeline --project four-operations --result four-operations

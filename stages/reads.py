@@ -20,7 +20,7 @@ from stages.params import Params
 
 @contextmanager
 def noted(stage: str, params: Params, to: Path | None) -> Iterator[None]:
-    """Around a stage's work: write the params and files that it reads to `to`, as JSON; nothing if None.
+    """Around a stage's work: write what it reads to `to`, as JSON; nothing if that is None.
 
     Raises:
         InvalidParams: dvc.yaml does not describe the stage, or a file that it lists is missing.
