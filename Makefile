@@ -10,8 +10,8 @@ export DVC_NO_ANALYTICS := 1
 export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
 
 .PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker test \
-	lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline bench-kills \
-	bench-serving bench-serving-environment bench-faults
+	lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline bench-kills bench-serving \
+	bench-serving-environment bench-faults
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12

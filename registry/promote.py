@@ -13,6 +13,7 @@ import argparse
 import getpass
 import os
 import socket
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +24,15 @@ from pydantic import ValidationError
 
 from arithmetic.errors import InvalidParams, Problem, RegistryProblem, reported
 from arithmetic.gate import Gate, refusals
-from registry import ALIAS, MODEL, store
-from registry.errors import PromotionRefused, VersionNotFound
+from registry import ALIAS, BUNDLE_PATH, MODEL, SIGNATURE_PATH, signature, store
+from registry.errors import PromotionRefused, UntrustedBundle, VersionNotFound
 from registry.history import History, read_history, write_history
 from registry.shadow import ShadowDemand, complaint
 from registry.versions import (
     aliased,
     certificate_of,
-    check_bundle,
+    check_files,
+    download,
     find_version,
     get_version,
     is_registered,
@@ -69,7 +71,7 @@ def read_gate(root: Path) -> Gate:
     path = root / "params.yaml"
     try:
         return Gate.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))["promote"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InvalidParams(
             f"{path} has no section `promote`; add one with max_errors, or restore it with git"
         ) from error
@@ -154,7 +156,7 @@ def rollback(root: Path, reason: str | None = None) -> Promoted:
             raise VersionNotFound(
                 f"there is no earlier {ALIAS} version to return to; promote one by its number"
             )
-        damage = _damage(get_version(client, target))
+        damage = _damage(client, get_version(client, target))
         if damage:
             raise PromotionRefused(
                 f"did not roll back to version {target}: {damage}; promote another by its number"
@@ -172,8 +174,8 @@ def _broken_conditions(
 ) -> list[str]:
     """All that speaks against this promotion; empty if nothing does."""
     found = get_version(client, version)
-    damage = _damage(found)
-    broken = [damage] if damage else []
+    damage = _damage(client, found)
+    broken = [damage] if damage else _unsigned(found)
     try:
         candidate = certificate_of(found)
     except Problem as problem:
@@ -187,13 +189,28 @@ def _broken_conditions(
     return broken + refusals(candidate, present, gate)
 
 
-def _damage(version: "ModelVersion") -> str | None:
+def _damage(client: "MlflowClient", version: "ModelVersion") -> str | None:
     """What is wrong with the files of a version, if anything is."""
     try:
-        check_bundle(version)
+        check_files(client, version)
     except Problem as problem:
         return str(problem)
     return None
+
+
+def _unsigned(version: "ModelVersion") -> list[str]:
+    """What TRUSTED_KEY says against a version, if the environment names one."""
+    named = os.environ.get("TRUSTED_KEY")
+    if not named:
+        return []
+    key = signature.load_key(Path(named))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = download(version, Path(scratch))
+        try:
+            signature.verify(folder / BUNDLE_PATH, folder / SIGNATURE_PATH, key)
+        except UntrustedBundle as problem:
+            return [str(problem)]
+    return []
 
 
 def _move(client: "MlflowClient", version: str, history: History) -> None:

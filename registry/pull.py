@@ -20,7 +20,7 @@ import httpx
 from arithmetic import bundle
 from arithmetic.config import load_config
 from arithmetic.errors import BrokenBundle, RegistryProblem
-from registry import BUNDLE_PATH, BUNDLE_TAG
+from registry import BUNDLE_PATH, BUNDLE_TAG, SIGNATURE_PATH, signature
 from registry.errors import DigestMismatch, RegistryUnreachable, VersionNotFound
 
 TIMEOUT_SECONDS = 30.0
@@ -60,6 +60,10 @@ class Resolved:
     run_id: str = ""
 
 
+class _NoSuchFile(BrokenBundle):
+    """A version has no file of this name."""
+
+
 def pull(
     model_uri: str,
     tracking_uri: str,
@@ -92,16 +96,18 @@ def fetch(client: httpx.Client, found: Resolved, into: Path) -> Pulled:
     target = into / f"{found.name}-{found.version}-{found.bundle_sha256[:12]}"
     here = Pulled(found.name, found.version, target, found.bundle_sha256, found.errors)
     if target.is_dir() and is_intact(target, found.bundle_sha256):
+        _fetch_signature(client, found, target)
         return here
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into, prefix=".pull-") as scratch:
         fresh = Path(scratch) / "bundle"
         (fresh / bundle.DECODERS).mkdir(parents=True)
         # The config first: it says for which operations there are graphs.
-        _download(client, found, bundle.CONFIG, fresh / bundle.CONFIG)
+        _download(client, found, f"{BUNDLE_PATH}/{bundle.CONFIG}", fresh / bundle.CONFIG)
         for file_name in bundle.files(load_config(fresh).grammar.operations):
             if file_name != bundle.CONFIG:
-                _download(client, found, file_name, fresh / file_name)
+                _download(client, found, f"{BUNDLE_PATH}/{file_name}", fresh / file_name)
+        _fetch_signature(client, found, fresh)
         actual = bundle.digest(fresh)
         if actual != found.bundle_sha256:
             raise DigestMismatch(
@@ -172,6 +178,13 @@ def find(client: httpx.Client, model_uri: str) -> Resolved:
         query = {"name": name, "version": version}
         found = _get(client, "model-versions/get", query, missing)
     found_version = str(found["version"])
+    source = str(found.get("source", ""))
+    if not re.fullmatch(r"models:/m-[0-9a-f]{32}", source):
+        raise VersionNotFound(
+            f"version {found_version} of {name} has its files outside of the store's own place, at "
+            f"{source}, so it is none that `python -m registry.record` registered; name another "
+            "version"
+        )
     tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
     digest = tags.get(BUNDLE_TAG, "")
     if not re.fullmatch("[0-9a-f]{64}", digest):
@@ -214,16 +227,13 @@ def _get(client: httpx.Client, path: str, query: dict[str, str], missing: str) -
     raise _refused(client, response)
 
 
-def _download(client: httpx.Client, found: Resolved, file_name: str, target: Path) -> None:
-    query = {
-        "name": found.name,
-        "version": found.version,
-        "path": f"{BUNDLE_PATH}/{file_name}",
-    }
+def _download(client: httpx.Client, found: Resolved, path: str, target: Path) -> None:
+    query = {"name": found.name, "version": found.version, "path": path}
+    file_name = path.removeprefix(f"{BUNDLE_PATH}/")
     try:
         with client.stream("GET", "/model-versions/get-artifact", params=query) as response:
             if response.status_code == httpx.codes.NOT_FOUND:
-                raise BrokenBundle(
+                raise _NoSuchFile(
                     f"version {found.version} of {found.name} holds no {file_name}; its artifacts "
                     "were deleted or moved, so name another version"
                 )
@@ -241,6 +251,22 @@ def _download(client: httpx.Client, found: Resolved, file_name: str, target: Pat
                     file.write(chunk)
     except httpx.HTTPError as error:
         raise _lost(client, error) from error
+
+
+def _fetch_signature(client: httpx.Client, found: Resolved, folder: Path) -> None:
+    """The version's signature beside its files, or none if it has none now.
+
+    It is fetched every time: a version may be signed after it was pulled, or by another key.
+    """
+    target = folder / signature.NAME
+    draft = folder / f".{signature.NAME}.{os.getpid()}"
+    try:
+        _download(client, found, SIGNATURE_PATH, draft)
+        draft.replace(target)
+    except _NoSuchFile:
+        target.unlink(missing_ok=True)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def is_intact(folder: Path, digest: str) -> bool:

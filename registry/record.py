@@ -7,51 +7,26 @@ known by the tag `run_digest` (what dvc.lock says of the stages), a version by t
 `bundle_sha256`. The same bundle evaluated anew is a new run, whose certificate goes to the existing
 version.
 
-Recording can be killed at any moment. The tag `recorded` is set last, so a run without it is taken
-up again: every step of `_fill` may be repeated on the same run. A version is created together with
-its tags, in one request.
+When the store does not take it, the recording is kept (`registry.owed`), the sentence says so, and
+the exit status is OWED: `dvc repro` has promised a recorded version, and there is none yet.
 """
 
 import fcntl
-import hashlib
-import json
-import os
+import functools
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from arithmetic.errors import reported
-from arithmetic.gate import read_certificate
-from registry import ALIAS, BUNDLE_TAG, EXPERIMENT, MODEL, projection, store, workspace
-from registry.errors import RegistryProblem
+from registry import claims, origin, owed, recording, signing, store, workspace
+from registry.errors import Owed, RegistryProblem
+from registry.recording import Recorded
 from registry.workspace import Workspace
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """Where the workspace is in MLflow.
-
-    Attributes:
-        run_id, run_name: its run.
-        version: its registered version.
-        bundle_sha256: the model of that version.
-        new_run, new_version, new_certificate: whether this call made them.
-    """
-
-    run_id: str
-    run_name: str
-    version: str
-    bundle_sha256: str
-    new_run: bool
-    new_version: bool
-    new_certificate: bool
+# sysexits.h: "temporary failure, that can be tried again later".
+OWED = 75
 
 
 def record(root: Path) -> Recorded:
@@ -60,162 +35,95 @@ def record(root: Path) -> Recorded:
     Raises:
         StaleWorkspace: the files are not what dvc.lock says.
         BrokenBundle: the bundle is incomplete.
+        DigestMismatch: files of the version in the store were changed.
         RegistryUnreachable: no answer from the store.
         RegistryProblem: the store refuses.
     """
+    signing.configured()
     found = workspace.read(root)
-    with _one_at_a_time(root), store.opened(root) as client:
-        experiment = _experiment(client, root)
-        run, new_run = _run(client, experiment, found)
-        if new_run:
-            projection.fill(client, run, found)
-        version, new_version = _version(client, experiment, run, found)
-        new_certificate = not new_version and _certify(client, version, run, found)
-        if new_run:
-            client.set_tag(run.info.run_id, "version", version.version)
-            client.set_tag(run.info.run_id, "recorded", "yes")
-            client.set_terminated(run.info.run_id)
-    return Recorded(
-        run_id=run.info.run_id,
-        run_name=run.info.run_name,
-        version=str(version.version),
-        bundle_sha256=found.bundle_sha256,
-        new_run=new_run,
-        new_version=new_version,
-        new_certificate=new_certificate,
-    )
+    with one_at_a_time(root):
+        return _record(root, found)
+
+
+def record_or_keep(root: Path) -> tuple[list[Recorded], Recorded]:
+    """Record what is still owed to this store, oldest first, and then the pipeline in `root`.
+
+    Raises:
+        Owed: the store did not take it; it is kept.
+        and as `record` does, what speaks against the files themselves.
+    """
+    signing.configured()
+    found = workspace.read(root)
+    with one_at_a_time(root):
+        try:
+            uri = store.tracking_uri(root)
+            due = [entry for entry in owed.entries(root) if entry.tracking_uri == uri]
+            return [bring(root, entry) for entry in due], _record(root, found)
+        except RegistryProblem as problem:
+            entry = owed.keep(found)
+            count = len(owed.entries(root))
+            others = f" ({count} recordings are owed in all)" if count > 1 else ""
+            raise Owed(
+                f"{entry.name} is trained and not recorded: {problem}. It is kept in "
+                f"{entry.folder.parent.name}/{entry.folder.name}{others}; `make deliver` delivers "
+                "it, whatever is run meanwhile"
+            ) from problem
+
+
+def bring(root: Path, entry: owed.Entry) -> Recorded:
+    """Record one kept recording into the configured store, and keep it no longer.
+
+    Call it within `one_at_a_time`; raises as `record`.
+    """
+    with owed.opened(entry) as (found, kept), store.opened(root) as client:
+        done = recording.write(client, root, found, lambda: kept)
+    owed.remove(entry)
+    return done
 
 
 def version_of(bundle_sha256: str, start: Path | None = None) -> str | None:
     """The number of the version that holds this bundle, None if it is not registered."""
     with store.opened(start) as client:
-        version = _find_version(client, bundle_sha256)
+        version = claims.version_of(client, bundle_sha256)
     return None if version is None else str(version.version)
 
 
 @contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    """Wait for other recordings into the same store: `dvc exp run --jobs 2` runs two pipelines."""
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Wait for other recordings of this clone: `dvc exp run --jobs 2` runs two pipelines."""
     folder = store.root(root) / ".dvc" / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "mlflow-record.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, or the process dies
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "mlflow-record.lock").open("w")
+    except OSError as error:
+        raise RegistryProblem(
+            f"{folder} cannot be written ({error.strerror}); mend that and repeat"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another recording into this store is at work; waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go when it is closed, or the process dies
         yield
 
 
-def _experiment(client: "MlflowClient", root: Path) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        return client.create_experiment(EXPERIMENT, artifact_location=store.artifact_location(root))
-    if found.lifecycle_stage == "deleted":
-        raise RegistryProblem(
-            f"the experiment {EXPERIMENT} is in MLflow's trash; bring it back with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
-        )
-    return found.experiment_id
-
-
-def _run(client: "MlflowClient", experiment: str, found: Workspace) -> "tuple[Run, bool]":
-    """The run of this workspace, and whether it is still to be filled."""
-    runs = client.search_runs([experiment], f"tags.run_digest = '{found.run_digest}'")
-    for run in runs:
-        if run.data.tags.get("recorded") == "yes":
-            return run, False
-    if runs:
-        return runs[0], True
-    name = os.environ.get("DVC_EXP_NAME") or f"repro-{found.run_digest[:8]}"
-    tags = {
-        "run_digest": found.run_digest,
-        BUNDLE_TAG: found.bundle_sha256,
-        "data_digest": found.data_digest,
-        "dvc_lock_sha256": found.lock_sha256,
-        "evaluation_sha256": hashlib.sha256(found.evaluation()).hexdigest(),
-        **workspace.git_state(found.root),
-    }
-    tags["mlflow.source.name"] = "dvc repro"
-    if tags["git_commit"] != "none":
-        tags["mlflow.source.git.commit"] = tags["git_commit"]
-    return client.create_run(experiment, tags=tags, run_name=name), True
-
-
-def _find_version(client: "MlflowClient", bundle_sha256: str) -> "ModelVersion | None":
-    versions = client.search_model_versions(
-        f"name = '{MODEL}' and tags.{BUNDLE_TAG} = '{bundle_sha256}'"
-    )
-    return min(versions, key=lambda version: int(version.version), default=None)
-
-
-def _version(
-    client: "MlflowClient", experiment: str, run: "Run", found: Workspace
-) -> "tuple[ModelVersion, bool]":
-    """The version of this bundle, and whether it was made now."""
-    version = _find_version(client, found.bundle_sha256)
-    if version is not None:
-        return version, False
-    model_id = projection.log_model(client, experiment, run, found)
-    if not client.search_registered_models(f"name = '{MODEL}'"):
-        client.create_registered_model(
-            MODEL,
-            description=f"Exact arithmetic by a small Transformer; `{ALIAS}` is what is served.",
-        )
-    tags = {BUNDLE_TAG: found.bundle_sha256, **_certificate(run, found)}
-    version = client.create_model_version(
-        MODEL,
-        source=f"models:/{model_id}",
-        run_id=run.info.run_id,
-        tags=tags,
-        model_id=model_id,
-    )
-    return version, True
-
-
-def _certify(client: "MlflowClient", version: "ModelVersion", run: "Run", found: Workspace) -> bool:
-    """Let the version's tags speak of the latest evaluation; whether that changed them.
-
-    `certificate` is one tag, so that no interruption can leave half of it; the others repeat it
-    for people and are set before it.
-    """
-    wanted = _certificate(run, found)
-    missing = {key: value for key, value in wanted.items() if version.tags.get(key) != value}
-    for key, value in sorted(missing.items(), key=lambda item: item[0] == "certificate"):
-        client.set_model_version_tag(MODEL, version.version, key, value)
-    return bool(missing)
-
-
-def _certificate(run: "Run", found: Workspace) -> dict[str, str]:
-    """The tags by which a version points to its evaluation."""
-    content = found.evaluation()
-    certificate = read_certificate(content)
-    pointer: dict[str, Any] = {
-        "run_id": run.info.run_id,
-        "run_digest": found.run_digest,
-        "evaluation_sha256": hashlib.sha256(content).hexdigest(),
-    }
-    return {
-        "certificate": json.dumps(pointer, sort_keys=True),
-        "errors": str(certificate.errors),
-        "equations": str(certificate.equations),
-        "complete": "yes" if certificate.complete else "no",
-        "domain": certificate.domain,
-    }
-
-
-def report(recorded: Recorded) -> str:
-    """One line on what `record` did."""
-    digest = recorded.bundle_sha256[:12]
-    place = f"run {recorded.run_name} ({recorded.run_id}), version {recorded.version} of {MODEL}"
-    if recorded.new_version:
-        return f"recorded {place}, new, bundle {digest}"
-    if recorded.new_run:
-        return f"recorded {place}, there already for bundle {digest}, with this run's certificate"
-    if recorded.new_certificate:
-        return f"already recorded: {place}, bundle {digest}; its certificate is now this run's"
-    return f"already recorded: {place}, bundle {digest}"
+def _record(root: Path, found: Workspace) -> Recorded:
+    with tempfile.TemporaryDirectory() as scratch, store.opened(root) as client:
+        observed = functools.cache(lambda: origin.observe(found, Path(scratch)))
+        return recording.write(client, root, found, observed)
 
 
 def main() -> None:
     with reported():
-        print(report(record(Path.cwd())))
+        try:
+            earlier, done = record_or_keep(Path.cwd())
+        except Owed as problem:
+            print(f"owed: {problem}", file=sys.stderr)
+            raise SystemExit(OWED) from None
+        for one in earlier:
+            print(f"delivered: {one}")
+        print(done)
 
 
 if __name__ == "__main__":

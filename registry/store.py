@@ -6,9 +6,11 @@
 quietened by `opened`, which every entry point uses.
 """
 
+import errno
 import fcntl
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,19 +25,32 @@ if TYPE_CHECKING:
 # DVC runs queued experiments in copies of the tree below this folder of the main checkout.
 _EXPERIMENT_COPIES = (".dvc", "tmp", "exps")
 
-# MLflow reads these when it is imported. Without the first two a lost server takes minutes to be
-# noticed, the others keep its own messages out of a pipeline's output.
+# MLflow reads these when it is imported. With its own values (7 retries, 120 s) a server that died
+# is noticed after minutes; the others keep its messages out of a pipeline's output.
 _MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+# Seconds that a server has for its first answer: a host that is off answers nothing at all, and
+# each of MLflow's requests would wait for it three times.
+FIRST_ANSWER_SECONDS = 5
 # What an MLflow or SQL driver error looks like when the store is not there.
-_LOST = ("Max retries exceeded", "Connection refused", "OperationalError", "timed out")
+_LOST = (
+    "Max retries exceeded",
+    "Connection refused",
+    "Connection aborted",
+    "Connection reset",
+    "OperationalError",
+    "timed out",
+    "failed with error code 5",
+    "failed with exception",
+)
 
 
 def root(start: Path | None = None) -> Path:
@@ -63,6 +78,28 @@ def tracking_uri(start: Path | None = None) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(start)
 
 
+def database_to_serve(start: Path | None = None) -> str | None:
+    """The database that a server must be started over, for a service; None if one is named.
+
+    Raises:
+        RegistryProblem: there is nothing in it yet.
+    """
+    uri = tracking_uri(start)
+    if is_server(uri):
+        return None
+    if not uri.startswith("sqlite:///"):
+        return uri
+    path = Path(uri.removeprefix("sqlite:///")).resolve()
+    if not path.exists():
+        raise RegistryProblem(f"there is no {path} yet, so nothing to serve; type `make run`")
+    return f"sqlite:///{path}"
+
+
+def is_server(uri: str) -> bool:
+    """Whether a tracking URI is the address of a server, and not a database's."""
+    return uri.startswith(("http://", "https://"))
+
+
 def artifact_location(start: Path | None = None) -> str | None:
     """Where a new experiment's files go: beside the SQLite file; None leaves it to the server."""
     uri = tracking_uri(start)
@@ -76,7 +113,8 @@ def opened(start: Path | None = None) -> Iterator["MlflowClient"]:
     """A client of the store, MLflow being loaded and quiet; its failures become one sentence each.
 
     Raises:
-        RegistryUnreachable: no answer, or the store does not open.
+        RegistryUnreachable: no answer, or the store does not open; a server that is not there is
+            noticed within FIRST_ANSWER_SECONDS.
         RegistryProblem: the store answered with an error, for example a missing permission.
     """
     for name, value in _MLFLOW_SETTINGS.items():
@@ -88,9 +126,10 @@ def opened(start: Path | None = None) -> Iterator["MlflowClient"]:
     for name in ("mlflow", "alembic"):  # importing MLflow sets levels of its own
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri(start)
+    shown = without_password(uri)
     lost = (
-        f"no answer from the MLflow store {uri}; start it, or unset MLFLOW_TRACKING_URI to use the "
-        "store at the repository's root"
+        f"no answer from the MLflow store {shown}; start it, or unset MLFLOW_TRACKING_URI to use "
+        "the store at the repository's root"
     )
     given = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)  # also sets the variable, which is put back below
@@ -99,14 +138,26 @@ def opened(start: Path | None = None) -> Iterator["MlflowClient"]:
             warnings.simplefilter("ignore")
             if uri.startswith("sqlite:///"):
                 _create(Path(uri.removeprefix("sqlite:///")))
+            elif is_server(uri):
+                _first_answer(uri)
             yield mlflow.MlflowClient()
-    except (MlflowException, OSError, sqlalchemy.exc.OperationalError) as error:
+    except (MlflowException, OSError, sqlalchemy.exc.DatabaseError) as error:
+        full = disk_problem(error)
+        if full is not None:
+            raise RegistryProblem(
+                f"the MLflow store {shown} cannot be written ({full}); make room and repeat"
+            ) from error
         if is_lost(error):
             raise RegistryUnreachable(lost) from error
+        if isinstance(error, sqlalchemy.exc.DatabaseError):
+            raise RegistryUnreachable(
+                f"{shown} does not open as an MLflow store ({error.orig}); move the file away and "
+                "run `dvc repro`, which records anew, or bring a copy of it back"
+            ) from error
         if not isinstance(error, MlflowException):
             raise
         message = str(error).strip().splitlines()[0][:200]
-        raise RegistryProblem(f"the MLflow store {uri} answered: {message}") from error
+        raise RegistryProblem(f"the MLflow store {shown} answered: {message}") from error
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # its own way to forget one
         if given is not None:
@@ -140,6 +191,42 @@ def _create(database: Path) -> None:
         draft = database.with_name(f"{database.name}.{os.getpid()}.draft")
         mlflow.MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
         os.replace(draft, database)
+
+
+def without_password(uri: str) -> str:
+    """A tracking URI as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """`No space left on device` and the like, if that is what an error comes from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return os.strerror(seen.errno)
+        if any(sign in str(seen) for sign in ("disk is full", "disk I/O error", "No space left")):
+            return os.strerror(errno.ENOSPC)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _first_answer(uri: str) -> None:
+    """Ask the server once, without retries; raises requests.ConnectionError if it is not there."""
+    import requests
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    response = http_request(
+        get_default_host_creds(uri),
+        "/health",
+        "GET",
+        max_retries=0,
+        timeout=FIRST_ANSWER_SECONDS,
+        raise_on_status=False,
+    )
+    # Any answer but a gateway's "nobody is there behind me" comes from a server.
+    if response.status_code in (502, 503, 504):
+        raise requests.ConnectionError(f"status {response.status_code}")
 
 
 def is_lost(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +10,16 @@ from typing import TYPE_CHECKING
 from arithmetic import bundle
 from arithmetic.errors import RegistryProblem
 from arithmetic.gate import Certificate, read_certificate
-from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, EXPERIMENT, MODEL, store
-from registry.errors import DigestMismatch, VersionNotFound
+from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, EXPERIMENT, FILES_TAG, MODEL, store
+from registry.digests import file_digests
+from registry.errors import DigestMismatch, FilesMissing, VersionNotFound
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
+
+_MEND = "check out its commit and run `dvc repro`, which puts it back"
 
 
 def is_registered(client: "MlflowClient") -> bool:
@@ -50,17 +55,83 @@ def get_version(client: "MlflowClient", number: str) -> "ModelVersion":
     return found
 
 
-def check_bundle(version: "ModelVersion") -> None:
-    """Hash the files that the version holds; raises DigestMismatch or RegistryProblem."""
-    registered = _bundle_tag(version)
-    with tempfile.TemporaryDirectory() as scratch:
-        uri = f"models:/{MODEL}/{version.version}/{BUNDLE_PATH}"
-        folder = _download(uri, f"the bundle of version {version.version}", scratch)
-        actual = bundle.digest(folder)
-    if actual != registered:
-        raise DigestMismatch(
-            f"its files have digest {actual[:12]}, and it was registered with {registered[:12]}"
+def model_id(version: "ModelVersion") -> str:
+    """The MLflow model that a version points to; raises RegistryProblem if it is anything else.
+
+    A `source` may be any address that the store accepts, a folder of its machine included.
+    """
+    source = str(version.source)
+    match = re.fullmatch(r"models:/(m-[0-9a-f]{32})", source)
+    if match is None or version.model_id not in (None, match[1]):
+        raise RegistryProblem(
+            f"version {version.version} has its files outside of the store's own place, at "
+            f"{source}, so `dvc repro` did not make it; delete the version and record it again"
         )
+    return match[1]
+
+
+def check_files(client: "MlflowClient", version: "ModelVersion") -> None:
+    """Hash all files that the version holds and compare each with what was registered.
+
+    Nothing of it is loaded or executed.
+
+    Raises:
+        DigestMismatch: a file was changed, or one was added; the sentence names it.
+        FilesMissing: the store has lost some, or recording was killed while it put them back.
+        RegistryProblem: the version points out of the store.
+    """
+    number, registered = version.version, bundle_tag(version)
+    model = client.get_logged_model(model_id(version))
+    place = client.get_experiment(model.experiment_id).artifact_location.rstrip("/")
+    if not model.artifact_location.startswith(f"{place}/"):
+        raise RegistryProblem(
+            f"version {number} has its files outside of the store's own place, at "
+            f"{model.artifact_location} and not in {place}; delete the version and record it again"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = download(version, Path(scratch))
+        actual = file_digests(folder)
+        expected = _files_tag(version)
+        if expected is not None:
+            _compare(expected, actual)
+        digest = bundle.digest(folder / BUNDLE_PATH)
+    if digest != registered:
+        raise DigestMismatch(
+            f"its bundle has digest {digest[:12]}, and it was registered with {registered[:12]}"
+        )
+    if expected is None:
+        raise FilesMissing(
+            f"version {number} does not say which files it consists of; check out its commit and "
+            "run `dvc repro`, which puts them there"
+        )
+
+
+def _files_tag(version: "ModelVersion") -> dict[str, str] | None:
+    """Path to SHA-256 of a version's files; None if it was registered without."""
+    text = version.tags.get(FILES_TAG)
+    if text is None:
+        return None
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise DigestMismatch(
+            f"its tag {FILES_TAG} was edited and lists no files any more; delete the tag and run "
+            "`dvc repro`, which writes it"
+        ) from error
+
+
+def _compare(expected: dict[str, str], actual: dict[str, str]) -> None:
+    for name in sorted(actual):
+        if name not in expected:
+            raise DigestMismatch(f"it holds {name}, which was not registered with it")
+        if actual[name] != expected[name]:
+            raise DigestMismatch(
+                f"its file {name} has digest {actual[name][:12]}, and it was registered with "
+                f"{expected[name][:12]}"
+            )
+    missing = sorted(expected.keys() - actual.keys())
+    if missing:
+        raise FilesMissing(f"{missing[0]} is missing in the store; {_MEND}")
 
 
 def certificate_of(version: "ModelVersion") -> Certificate:
@@ -71,30 +142,62 @@ def certificate_of(version: "ModelVersion") -> Certificate:
             another bundle.
     """
     number = version.version
-    if "certificate" not in version.tags:
-        raise RegistryProblem(
-            f"version {number} has no certificate; check out its commit and run `dvc repro`"
-        )
-    pointer = json.loads(version.tags["certificate"])
-    with tempfile.TemporaryDirectory() as scratch:
-        uri = f"runs:/{pointer['run_id']}/metrics/evaluation.json"
-        content = _download(uri, f"the certificate of version {number}", scratch).read_bytes()
-    actual, recorded = hashlib.sha256(content).hexdigest(), pointer["evaluation_sha256"]
-    if actual != recorded:
-        raise RegistryProblem(
-            f"the certificate of version {number} has digest {actual[:12]}, and "
-            f"{recorded[:12]} was recorded"
-        )
+    pointer = pointer_of(version)
+    try:
+        content = evaluation_of(pointer["run_id"], pointer["evaluation_sha256"])
+    except RegistryProblem as problem:
+        raise type(problem)(f"the certificate of version {number}: {problem}") from problem
     certificate = read_certificate(content)
-    if certificate.bundle_sha256 != _bundle_tag(version):
+    if certificate.bundle_sha256 != bundle_tag(version):
         raise RegistryProblem(
             f"the certificate of version {number} speaks of bundle "
-            f"{certificate.bundle_sha256[:12]}, and the version holds {_bundle_tag(version)[:12]}"
+            f"{certificate.bundle_sha256[:12]}, and the version holds {bundle_tag(version)[:12]}"
         )
     return certificate
 
 
-def _bundle_tag(version: "ModelVersion") -> str:
+def pointer_of(version: "ModelVersion") -> dict[str, str]:
+    """`run_id`, `run_digest` and `evaluation_sha256` of a version's certificate."""
+    number = version.version
+    if "certificate" not in version.tags:
+        raise RegistryProblem(
+            f"version {number} has no certificate; check out its commit and run `dvc repro`"
+        )
+    keys = ("run_id", "run_digest", "evaluation_sha256")
+    try:
+        pointer = json.loads(version.tags["certificate"])
+        found = {key: pointer[key] for key in keys}
+        if not all(isinstance(value, str) for value in found.values()):
+            raise ValueError("not text")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RegistryProblem(
+            f"the tag certificate of version {number} was edited and is no certificate any more "
+            f"({error!r}); check out its commit and run `dvc repro`, which writes it anew"
+        ) from error
+    return found
+
+
+def evaluation_of(run_id: str, recorded: str) -> bytes:
+    """metrics/evaluation.json of a run, which has the SHA-256 `recorded`.
+
+    Raises:
+        RegistryProblem: it was changed.
+        FilesMissing: it is not in the store.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        uri = f"runs:/{run_id}/metrics/evaluation.json"
+        content = _download(uri, "evaluation.json", scratch).read_bytes()
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != recorded:
+        raise RegistryProblem(
+            f"evaluation.json of run {run_id} has digest {actual[:12]}, and {recorded[:12]} was "
+            "recorded; delete it from the store's artifacts and run `dvc repro`"
+        )
+    return content
+
+
+def bundle_tag(version: "ModelVersion") -> str:
+    """The digest that a version was registered with; raises RegistryProblem if it has none."""
     tag = version.tags.get(BUNDLE_TAG)
     if tag is None:
         raise RegistryProblem(
@@ -103,16 +206,32 @@ def _bundle_tag(version: "ModelVersion") -> str:
     return tag
 
 
+def download(version: "ModelVersion", into: Path) -> Path:
+    """All files of a version, in a folder; raises FilesMissing."""
+    folder = _download(f"models:/{model_id(version)}", f"version {version.version}", str(into))
+    (folder / "registered_model_meta").unlink(missing_ok=True)  # MLflow's note in a download
+    return folder
+
+
+def download_run(run: "Run", into: Path) -> Path:
+    """All files of a run, in a folder; raises FilesMissing."""
+    into.mkdir(parents=True, exist_ok=True)
+    return _download(str(run.info.artifact_uri), f"run {run.info.run_id}", str(into))
+
+
 def _download(uri: str, what: str, into: str) -> Path:
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=into))
+        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=into))
     except (MlflowException, OSError) as error:
-        if store.is_lost(error):
+        if store.is_lost(error) or store.disk_problem(error):
             raise
-        raise RegistryProblem(f"{what} is not in the store ({uri})") from error
+        raise FilesMissing(f"{what} is not in the store ({uri}); {_MEND}") from error
+    if found.is_dir() and not any(found.iterdir()):
+        raise FilesMissing(f"{what} is not in the store ({uri}); {_MEND}")
+    return found
 
 
 def numbers(start: Path | None = None) -> set[str]:

@@ -16,10 +16,13 @@ from typing import Any
 import yaml
 
 from arithmetic import bundle
+from registry import digests, reads
 from registry.errors import StaleWorkspace
 
 # The stage that records does not identify what it records.
 RECORDING_STAGE = "record"
+# Where the stages note what they read.
+READS = "metrics/reads"
 # How an operator is written in a metric's name, where MLflow does not accept the character.
 _OPERATOR_NAMES = {"+": "plus", "-": "minus", "*": "times", "×": "times", "/": "over", "÷": "over"}
 
@@ -45,17 +48,17 @@ class Workspace:
     @property
     def run_digest(self) -> str:
         """SHA-256 of what dvc.lock says of the stages: the identity of a run."""
-        return _digest(self.stages)
+        return digest(self.stages)
 
     @property
     def data(self) -> dict[str, str]:
         """Path to MD5 of the data sets."""
-        return {path: md5 for path, md5 in self.outs.items() if re.fullmatch(r"data/.*\.csv", path)}
+        return data_of(self.outs)
 
     @property
     def data_digest(self) -> str:
         """SHA-256 over the data sets' names and MD5s."""
-        return _digest(self.data)
+        return digest(self.data)
 
     @property
     def lock_sha256(self) -> str:
@@ -68,43 +71,72 @@ class Workspace:
 
 
 def read(root: Path) -> Workspace:
-    """Read dvc.lock and check the files against it.
+    """Read dvc.lock and check the files against it, and what each stage noted of its inputs.
 
     Raises:
-        StaleWorkspace: there is no dvc.lock, a file is missing or differs from it, or params.yaml
-            or the code was edited since.
+        StaleWorkspace: there is no dvc.lock, a file is missing or differs from it, params.yaml or
+            the code was edited since, or a stage read something else than dvc.lock says.
         BrokenBundle: the bundle is incomplete.
     """
-    lock = _yaml(root / "dvc.lock")
-    stages = {
-        name: {
-            "params": flatten(_params_of(entry)),
-            "deps": {dep["path"]: _hash_of(dep) for dep in entry.get("deps", [])},
-            "outs": {out["path"]: _hash_of(out) for out in entry.get("outs", [])},
-        }
-        for name, entry in lock.get("stages", {}).items()
-        if name != RECORDING_STAGE
-    }
-    params = {key: value for stage in stages.values() for key, value in stage["params"].items()}
-    outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
-    present = flatten(_yaml(root / "params.yaml"))
-    for key, used in params.items():
-        if present.get(key) != used:
-            raise StaleWorkspace(
-                f"{key} is {present.get(key)!r} in params.yaml and dvc.lock was made with "
-                f"{used!r}; run `dvc repro`"
-            )
-    for path, md5 in outs.items():
-        _check(root, path, md5)
+    stages, present = stages_in(root), flatten(_yaml(root / "params.yaml"))
+    for stage in stages.values():
+        for key, value in stage["params"].items():
+            if present.get(key) != value:
+                raise StaleWorkspace(
+                    f"{key} is {present.get(key)!r} in params.yaml and dvc.lock was made with "
+                    f"{value!r}; run `dvc repro`"
+                )
+    for stage in stages.values():
+        for path, md5 in stage["outs"].items():
+            check_file(root, path, md5)
     for stage in stages.values():
         for path, md5 in stage["deps"].items():
             if (root / path).exists():  # data need not be here to record what came of it
-                _check(root, path, md5)
-    needed = ["metrics/evaluation.json", "metrics/history.csv"]
-    for path in needed:
+                check_file(root, path, md5)
+    reads.check(root / READS, stages)
+    return parse(root)
+
+
+def parse(root: Path) -> Workspace:
+    """What dvc.lock and params.yaml say, no file being checked but those of the bundle.
+
+    Raises:
+        StaleWorkspace: one of them cannot be read, or an evaluation is missing.
+        BrokenBundle: the bundle is incomplete.
+    """
+    stages, params = stages_in(root), flatten(_yaml(root / "params.yaml"))
+    outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
+    for path in ("metrics/evaluation.json", "metrics/history.csv"):
         if not (root / path).is_file():
             raise StaleWorkspace(f"{path} is missing; run `dvc repro`")
-    return Workspace(root, stages, present, outs, bundle.digest(root / "bundle"))
+    return Workspace(root, stages, params, outs, bundle.digest(root / "bundle"))
+
+
+def locked_stages(lock: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of dvc.lock's content, each stage but `record`: params (flat), deps, outs (path to MD5).
+
+    Raises:
+        StaleWorkspace: it is not as DVC writes it.
+    """
+    try:
+        return {
+            name: {
+                "params": flatten(_params_of(entry)),
+                "deps": {dep["path"]: _hash_of(dep) for dep in entry.get("deps", [])},
+                "outs": {out["path"]: _hash_of(out) for out in entry.get("outs", [])},
+            }
+            for name, entry in lock.get("stages", {}).items()
+            if name != RECORDING_STAGE
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StaleWorkspace(
+            f"dvc.lock is not as DVC writes it ({error!r}); restore it with git"
+        ) from error
+
+
+def stages_in(root: Path) -> dict[str, dict[str, Any]]:
+    """The stages of a folder's dvc.lock; raises StaleWorkspace."""
+    return locked_stages(_yaml(root / "dvc.lock"))
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -167,8 +199,15 @@ def _yaml(path: Path) -> dict[str, Any]:
             f"{path.name} cannot be read in {path.parent} ({error.strerror}); run `dvc repro` in "
             "the repository's root"
         ) from error
+    except UnicodeDecodeError as error:
+        raise StaleWorkspace(
+            f"{path.name} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8, "
+            "or restore it with git"
+        ) from error
     except yaml.YAMLError as error:
         raise StaleWorkspace(f"{path.name} is no YAML; restore it with git") from error
+    if content is not None and not isinstance(content, dict):
+        raise StaleWorkspace(f"{path.name} is no mapping of sections; restore it with git")
     return content or {}
 
 
@@ -181,28 +220,30 @@ def _hash_of(entry: dict[str, Any]) -> str:
     return str(entry[entry.get("hash", "md5")])
 
 
-def _check(root: Path, path: str, md5: str) -> None:
+def check_file(root: Path, path: str, md5: str) -> None:
+    """Raise StaleWorkspace unless `root/path` is there and has this MD5."""
     place = root / path
     if not place.exists():
         raise StaleWorkspace(f"{path} is missing; run `dvc repro`, or `dvc checkout {path}`")
-    if _md5(place) != md5:
-        raise StaleWorkspace(f"{path} differs from dvc.lock; run `dvc repro`")
+    actual = digests.md5(place)
+    if actual != md5:
+        raise StaleWorkspace(
+            f"{path} differs from dvc.lock (it has {actual[:12]}, dvc.lock says {md5[:12]}); "
+            "run `dvc repro`"
+        )
 
 
-def _md5(path: Path) -> str:
-    """As DVC computes it: of a file's bytes, or of the listing of a folder."""
-    if path.is_file():
-        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    listing = [
-        {"md5": _md5(file), "relpath": file.relative_to(path).as_posix()}
-        for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).parts)
-        if file.is_file()
-    ]
-    listing.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(listing, sort_keys=True).encode()
-    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+def data_of(outs: dict[str, str]) -> dict[str, str]:
+    """The data sets among outputs."""
+    return {path: md5 for path, md5 in outs.items() if re.fullmatch(r"data/.*\.csv", path)}
 
 
-def _digest(value: Any) -> str:
+def param_text(value: Any) -> str:
+    """A param as MLflow keeps it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from arithmetic.errors import Problem, reported
+from arithmetic.errors import reported
 from registry import store
 from scripts.tracking_server import tracking_server
 
@@ -20,12 +20,11 @@ def main() -> int:
     # Ended from outside, the blocks below must still be left: they end the server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with reported(), contextlib.ExitStack() as stack:
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        if not uri:
-            if not (store.root(root) / "mlflow.db").exists():
-                raise Problem("there is no mlflow.db yet, so nothing to serve; type `make run`")
-            uri = stack.enter_context(tracking_server(store.root(root)))
-            print(f"serve: MLflow server over the local store on {uri}", flush=True)
+        uri = store.tracking_uri(root)
+        database = store.database_to_serve(root)
+        if database is not None:  # the service talks to servers only
+            uri = stack.enter_context(tracking_server(store.root(root), database=database))
+            print(f"serve: MLflow server over {database} on {uri}", flush=True)
         command = [sys.executable, "-m", "serving"]
         process = subprocess.Popen(command, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
         try:

@@ -34,24 +34,45 @@ def free_port(host: str) -> int:
 
 @contextmanager
 def tracking_server(
-    root: Path, host: str = "127.0.0.1", known_as: Sequence[str] = ()
+    root: Path,
+    host: str = "127.0.0.1",
+    known_as: Sequence[str] = (),
+    port: int | None = None,
+    database: str | None = None,
 ) -> Iterator[str]:
-    """Serve `root/mlflow.db` and `root/mlartifacts` on a free port; yields `http://host:port`.
+    """Serve a store for as long as the block lasts; yields `http://host:port`.
 
     Args:
-        root: the folder with the store.
+        root: the folder with the store, `mlflow.db` and `mlartifacts`.
         host: an address of this machine; loopback unless a container has to reach it.
         known_as: further host names by which clients call it (the server checks the Host header).
+        port: where to listen; a free one if left out.
+        database: the URI of another database than `root/mlflow.db`.
 
     Raises:
         Problem: the server does not start; the sentence ends with its last words.
     """
-    port = free_port(host)
+    url, server = start(root, host, known_as, port, database)
+    try:
+        yield url
+    finally:
+        end(server)
+
+
+def start(
+    root: Path,
+    host: str = "127.0.0.1",
+    known_as: Sequence[str] = (),
+    port: int | None = None,
+    database: str | None = None,
+) -> "tuple[str, subprocess.Popen[bytes]]":
+    """As `tracking_server`, for a caller who ends it: its address and its process."""
+    port = port or free_port(host)
     names = ["localhost", "127.0.0.1", host, *known_as]
     command = [
         sys.executable, "-m", "mlflow", "server",
         "--host", host, "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{root.resolve() / 'mlflow.db'}",
+        "--backend-store-uri", database or f"sqlite:///{root.resolve() / 'mlflow.db'}",
         "--artifacts-destination", str(root.resolve() / "mlartifacts"),
         "--allowed-hosts", ",".join(f"{name}:{port}" for name in names),
     ]  # fmt: skip
@@ -73,15 +94,18 @@ def tracking_server(
             env=environment,
             start_new_session=True,
         )
+        url = f"http://{host}:{port}"
         try:
-            url = f"http://{host}:{port}"
-            if not _answers(f"{url}/health", server):
-                log.seek(0)
-                last = log.read().decode(errors="replace").strip().splitlines()[-5:]
-                raise Problem(f"the MLflow server on {url} did not start: {' | '.join(last)}")
-            yield url
-        finally:
-            _end(server)
+            answers = _answers(f"{url}/health", server)
+        except BaseException:  # Ctrl-C while it starts: it would stay behind
+            end(server)
+            raise
+        if not answers:
+            end(server)
+            log.seek(0)
+            last = log.read().decode(errors="replace").strip().splitlines()[-5:]
+            raise Problem(f"the MLflow server on {url} did not start: {' | '.join(last)}")
+    return url, server
 
 
 def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:
@@ -96,7 +120,7 @@ def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:
     return False
 
 
-def _end(server: "subprocess.Popen[bytes]") -> None:
+def end(server: "subprocess.Popen[bytes]") -> None:
     """End the server with its workers; by force if it takes longer than STOP_SECONDS."""
     for request in (signal.SIGTERM, signal.SIGKILL):
         try:

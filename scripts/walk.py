@@ -78,11 +78,11 @@ def walk(root: Path) -> None:
     state = choose(root, before)
     print(f"registry: {state}", flush=True)
     log = Path(tempfile.gettempdir()) / f"arithmetic-lm-service-{os.getpid()}.log"
-    named = os.environ.get("MLFLOW_TRACKING_URI")
-    if named:
-        health, answer = question(root, named, log)
-    else:
-        with tracking_server(store.root(root)) as uri:
+    database = store.database_to_serve(root)
+    if database is None:
+        health, answer = question(root, store.tracking_uri(root), log)
+    else:  # the service talks to servers only
+        with tracking_server(store.root(root), database=database) as uri:
             health, answer = question(root, uri, log)
     log.unlink()
     print(

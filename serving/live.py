@@ -12,7 +12,7 @@ from arithmetic.engine import Engine
 from arithmetic.errors import RegistryProblem
 from arithmetic.grammar import Equation, Grammar
 from arithmetic.layouts import Answer
-from registry import inputs
+from registry import inputs, signature
 from registry.inputs import Profile
 from registry.pull import Pulled
 from serving import selftest
@@ -39,7 +39,7 @@ class Live:
 
     `served` is replaced by one assignment, so that a request sees the old version or the new one.
     Loading takes 0.2 s, for four operations 1.5 s, in the watching thread: onnxruntime lets go of
-    the interpreter meanwhile (longest pause of another thread: a switch interval, 5-13 ms).
+    the interpreter meanwhile (docs/decisions.md has the pauses that were measured).
     """
 
     def __init__(self, settings: Settings, registry: Registry | None, metrics: Metrics):
@@ -116,6 +116,7 @@ class Live:
 
     def _load(self, pulled: Pulled) -> Served:
         """Load and self-test; raises BrokenBundle."""
+        signature.check(pulled.bundle, self.settings.trusted_key)
         engine = Engine(pulled.bundle)
         selftest.check(engine, pulled.version, pulled.errors)
         settings = self.settings

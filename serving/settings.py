@@ -45,6 +45,7 @@ class Settings(FollowingSettings):
         rate_limit: requests a second of one key or address (of /predict/batch, equations); 0 is
             no limit.
         rate_burst: how many may come at once.
+        trusted_key: PEM file of the public key by which a version must be signed; any if not set.
     """
 
     model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
@@ -72,6 +73,7 @@ class Settings(FollowingSettings):
     api_keys_file: Path | None = None
     rate_limit: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    trusted_key: Path | None = None
 
     @field_validator("model_uri")
     @classmethod

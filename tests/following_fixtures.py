@@ -66,7 +66,6 @@ class Store:
         self.root = root
         root.mkdir(parents=True)
         empty_store(root)
-        (root / "dvc.lock").touch()  # what makes it a root
         self.client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
         self.client.create_registered_model(MODEL)
         place = (root / "mlartifacts").as_uri()

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from arithmetic import bundle
-from registry import store
+from registry import store, workspace
 
 
 def fresh(workspace: Path, into: Path) -> Path:
@@ -26,8 +26,15 @@ def fresh(workspace: Path, into: Path) -> Path:
 
 
 def empty_store(folder: Path) -> None:
-    """Put a store without content into a folder."""
+    """Put a store without content into a folder, which becomes the root of a repository."""
+    (folder / "dvc.yaml").write_text("stages: {}\n")
     shutil.copyfile(_empty_store(), folder / "mlflow.db")
+
+
+def digest_of(root: Path) -> tuple[str, str]:
+    """The digests of the run and of the bundle that are in a workspace."""
+    found = workspace.read(root)
+    return found.run_digest, found.bundle_sha256
 
 
 @functools.cache

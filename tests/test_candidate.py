@@ -63,7 +63,6 @@ def tried(health: dict) -> str | None:
 
 def refusal(world: World, version: str, wanted: ShadowDemand) -> str:
     """Why `make promote` says no; these versions were registered without a certificate."""
-    (world.store.root / "dvc.lock").touch()
     shutil.copy(REPOSITORY / "params.yaml", world.store.root)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

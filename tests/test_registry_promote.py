@@ -220,7 +220,7 @@ def test_damaged_files_and_foreign_certificates_are_refused(root: Path) -> None:
     weights /= "weights.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole + b"!")
-    with pytest.raises(PromotionRefused, match=r"files have digest \w{12}, and it was registered"):
+    with pytest.raises(PromotionRefused, match=r"weights\.safetensors has digest \w{12}, and"):
         promote.promote("1", root)
     weights.unlink()
     with pytest.raises(PromotionRefused, match=r"weights\.safetensors"):
@@ -231,7 +231,13 @@ def test_damaged_files_and_foreign_certificates_are_refused(root: Path) -> None:
     foreign = tags_of(root, "2")["certificate"]
     edited = json.dumps(json.loads(own) | {"evaluation_sha256": "0" * 64})
     lost = json.dumps(json.loads(own) | {"run_id": "0" * 32})
-    complaints = {foreign: "speaks of bundle", edited: "certificate", lost: "not in the store"}
+    complaints = {
+        foreign: "speaks of bundle",
+        edited: "certificate",
+        lost: "not in the store",
+        "{": "was edited and is no certificate",
+        '{"run_id": 3}': "was edited and is no certificate",
+    }
     for tag, complaint in complaints.items():
         client.set_model_version_tag(MODEL, "1", "certificate", tag)
         with pytest.raises(PromotionRefused, match=complaint):
@@ -255,6 +261,19 @@ def test_a_rollback_to_damaged_files_is_refused(root: Path) -> None:
         promote.rollback(root)
     client.set_model_version_tag(MODEL, "1", "bundle_sha256", own)
     assert promote.production(root) == "2"
+
+
+@pytest.mark.parametrize("edited", ["", "[]", "{", '{"current": 1, "earlier": []}'])
+def test_an_edited_history_is_refused_with_its_mend(root: Path, edited: str) -> None:
+    """The tag is in MLflow's pages, where anybody can type into it."""
+    promote.promote("1", root)
+    client = client_of(root)
+    client.set_registered_model_tag(MODEL, history.TAG, edited)
+    with pytest.raises(RegistryProblem, match=r"production_history .* delete the tag"):
+        promote.promote("2", root)
+    client.delete_registered_model_tag(MODEL, history.TAG)
+    assert promote.promote("2", root).changed
+    assert promote.rollback(root).version == "1", "the alias was still known"
 
 
 @pytest.mark.parametrize("number", ["x", "3.0", "-1", "٣", "", "models:/arithmetic-lm/3"])

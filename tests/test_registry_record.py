@@ -13,8 +13,9 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from registry import BUNDLE_TAG, EXPERIMENT, MODEL, projection, record, store, workspace
-from registry.errors import RegistryUnreachable, StaleWorkspace
+from registry import BUNDLE_TAG, EXPERIMENT, MODEL, models, projection, record, store, workspace
+from registry import versions as versions_module
+from registry.errors import DigestMismatch, RegistryUnreachable, StaleWorkspace
 from tests import registry_fixtures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -124,7 +125,7 @@ def test_an_interrupted_recording_is_completed(
     root: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Ctrl-C at any moment: no second run, no version without its digest, no doubled points."""
-    place: Any = projection if step in ("fill", "log_model") else MlflowClient
+    place: Any = {"fill": projection, "log_model": models}.get(step, MlflowClient)
     name = {"version": "create_model_version", "end": "set_terminated"}.get(step, step)
     original = getattr(place, name)
 
@@ -236,7 +237,7 @@ def test_a_lost_store_is_made_again_from_the_files(root: Path) -> None:
 def test_files_that_dvc_lock_does_not_know_are_not_recorded(root: Path) -> None:
     """A record says which files made a model; a false one is worse than none."""
     (root / "bundle" / "weights.safetensors").write_bytes(b"edited")
-    with pytest.raises(StaleWorkspace, match=r"bundle\S* differs from dvc\.lock; run `dvc repro`"):
+    with pytest.raises(StaleWorkspace, match=r"bundle\S* differs from dvc\.lock .*run `dvc"):
         record.record(root)
     (root / "bundle" / "weights.safetensors").unlink()
     with pytest.raises(StaleWorkspace, match="bundle"):
@@ -250,6 +251,54 @@ def test_params_edited_since_are_not_recorded(root: Path) -> None:
     params["train"]["seed"] = 4711
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(StaleWorkspace, match=r"train\.seed is 4711 in params\.yaml"):
+        record.record(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("params.yaml", b"train: \xff", r"params\.yaml is not UTF-8"),
+        ("params.yaml", b"- a list", r"params\.yaml is no mapping"),
+        ("dvc.lock", b"stages: [train]", r"dvc\.lock is not as DVC writes it"),
+        ("dvc.lock", b"stages: {train: {outs: [{path: x}]}}", r"dvc\.lock is not as DVC writes"),
+    ],
+)
+def test_a_damaged_file_of_the_project_is_one_sentence(
+    root: Path, name: str, content: bytes, says: str
+) -> None:
+    (root / name).write_bytes(content)
+    with pytest.raises(StaleWorkspace, match=says):
+        record.record(root)
+
+
+def test_a_store_that_is_no_database_is_one_sentence(root: Path) -> None:
+    (root / "mlflow.db").write_bytes(b"no database at all, and longer than a header of SQLite is")
+    with pytest.raises(RegistryUnreachable, match=r"does not open .* move the file away"):
+        record.record(root)
+
+
+def test_artifacts_that_were_lost_are_put_back(root: Path) -> None:
+    """mlflow.db alone says that all is there: the next recording looks, and mends."""
+    first = record.record(root)
+    shutil.rmtree(root / "mlartifacts")
+    again = record.record(root)
+    assert (again.run_id, again.version, again.restored) == (first.run_id, "1", True)
+    with store.opened(root) as client:
+        version = client.get_model_version(MODEL, "1")
+        versions_module.check_files(client, version)
+        assert versions_module.certificate_of(version).complete
+    assert not record.record(root).restored
+    [model] = (root / "mlartifacts").rglob("MLmodel")
+    model.unlink()
+    assert record.record(root).restored
+
+
+def test_artifacts_that_were_changed_are_refused(root: Path) -> None:
+    """Whoever changed them is to be found, and not to be covered up."""
+    record.record(root)
+    [model] = (root / "mlartifacts").rglob("MLmodel")
+    model.write_text(model.read_text() + "\n")
+    with pytest.raises(DigestMismatch, match=r"version 1: its file MLmodel has digest"):
         record.record(root)
 
 
@@ -290,8 +339,10 @@ def test_a_lost_server_is_one_sentence(
     monkeypatch.chdir(root)
     with pytest.raises(SystemExit) as stopped:
         record.main()
-    assert stopped.value.code == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert stopped.value.code == record.OWED
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("owed: run ")
+    assert "`make deliver`" in said
 
 
 def test_the_store_is_the_main_checkouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,90 @@
+"""What the stages read, as they noted it themselves, against what dvc.lock says of them.
+
+DVC hashes a stage's dependencies when its command has ended (treeverse/dvc #11058): a file edited
+while the stage ran stands in dvc.lock with bytes that the stage never saw. Each stage therefore
+notes the MD5 of what it read, `metrics/reads/train.json`:
+
+    {"stage": "train", "params": {"train.seed": 1, …}, "files": {"data/train.csv": "<md5>", …}}
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from registry.digests import md5_of_folder
+from registry.errors import StaleWorkspace
+
+
+def check(folder: Path, stages: dict[str, dict[str, Any]]) -> None:
+    """Compare the notes in `folder` with dvc.lock's stages.
+
+    Args:
+        folder: `metrics/reads`.
+        stages: name to `params` (flat) and `deps` (path to MD5).
+
+    Raises:
+        StaleWorkspace: a note is missing or differs; the sentence names the file or the key and
+            both values.
+    """
+    if _is_not_written_yet(folder):
+        return
+    for name, stage in stages.items():
+        noted = _read(folder / f"{name}.json")
+        _compare_params(name, noted["params"], stage["params"])
+        _compare_files(name, noted["files"], stage["deps"])
+
+
+def _is_not_written_yet(folder: Path) -> bool:
+    """Whether these outputs were made before stages noted their reads."""
+    return not folder.exists()
+
+
+def _compare_params(stage: str, noted: dict[str, Any], locked: dict[str, Any]) -> None:
+    for key in sorted(noted.keys() | locked.keys()):
+        if noted.get(key) != locked.get(key):
+            raise StaleWorkspace(
+                f"{stage} ran with {key} = {noted.get(key)!r} and dvc.lock says "
+                f"{locked.get(key)!r}: it was edited while the stage ran; run "
+                f"`dvc repro --force {stage}`"
+            )
+
+
+def _compare_files(stage: str, noted: dict[str, str], locked: dict[str, str]) -> None:
+    remaining = dict(noted)
+    for path, md5 in sorted(locked.items()):
+        read = remaining.pop(path, None)
+        if read is None and md5.endswith(".dir"):
+            within = {name: value for name, value in noted.items() if name.startswith(f"{path}/")}
+            read = md5_of_folder({name[len(path) + 1 :]: value for name, value in within.items()})
+            remaining = {name: value for name, value in remaining.items() if name not in within}
+        if read is None:
+            raise StaleWorkspace(
+                f"{stage} noted no reading of {path}, which dvc.lock names as its input; run "
+                f"`dvc repro --force {stage}`"
+            )
+        if read != md5:
+            raise StaleWorkspace(
+                f"{stage} read {path} with MD5 {read[:12]} and dvc.lock says {md5[:12]}: it was "
+                f"edited while the stage ran; run `dvc repro --force {stage}`"
+            )
+    if remaining:
+        path = min(remaining)
+        raise StaleWorkspace(
+            f"{stage} read {path} (MD5 {remaining[path][:12]}), which dvc.lock does not name as "
+            "its input; add it to the stage's deps in dvc.yaml"
+        )
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    mend = f"run `dvc repro --force {path.stem}`"
+    try:
+        content = json.loads(path.read_bytes())
+        return {"params": dict(content["params"]), "files": dict(content["files"])}
+    except OSError as error:
+        raise StaleWorkspace(
+            f"{path.name} of what {path.stem} read cannot be read ({error.strerror}); {mend}"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StaleWorkspace(
+            f"{path.name} is no note of what {path.stem} read ({error!r}); {mend}"
+        ) from error
