@@ -10,8 +10,8 @@ export DVC_NO_ANALYTICS := 1
 export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
 
 .PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker test \
-	lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline bench-kills bench-serving \
-	bench-serving-environment bench-faults
+	lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus bench-kills \
+	bench-pipeline bench-serving bench-serving-environment bench-faults
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -87,8 +87,11 @@ certify-full: setup ## every equation of both domains, decoded by the graphs tha
 reproduce: setup ## dvc.lock again from nothing, in a clone of the last commit; prints a certificate
 	@python -m benchmarks.reproduce
 
-bench-kills: setup ## kill -9 at 1,000 random moments of dvc repro (hours)
-	@python -m benchmarks.kills
+reproduce-cpus: setup ## a shortened pipeline here and on emulated Intel and AMD CPUs: same hashes?
+	@python -m benchmarks.reproduce_cpus
+
+bench-kills: setup ## kill -9 at 1,000 points of dvc repro; an earlier run is gone on with (hours)
+	@python -m benchmarks.kills --jobs 2
 
 bench-serving: setup ## this service beside a constant answer, torch and four servers (needs wrk)
 	@python -m benchmarks.serving

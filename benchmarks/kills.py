@@ -1,170 +1,107 @@
-"""make bench-kills: `kill -9` at random moments of `dvc repro`, many times, then once in peace.
+"""make bench-kills: `kill -9` at 1,000 points of `dvc repro`, and once in peace after each dozen.
 
-Each round starts from a fresh checkout of a small configuration (operands 0-9). `dvc repro` is
-started and killed several times, at a random moment, by turns `dvc` alone (its child goes on as an
-orphan) and its whole process group; then it may finish. Afterwards every hash in dvc.lock must be
-that of an undisturbed run, and the store must hold one recorded run and one version.
+A round starts from a fresh checkout of a small configuration (operands 0-9) and walks through the
+stages: in each, `dvc repro` is killed at random moments, by turns `dvc` alone (its child goes on as
+an orphan) and its whole process group, and at the named points of `benchmarks.kill_points`. Then it
+may finish, and is promoted, killed there as well. Afterwards every output must have the bytes of an
+undisturbed run, and the store must hold one recorded run and one complete version with the alias.
+
+The result is written after every round; another run goes on from it while the code and the params
+are the same, so 1,000 kills need not be one sitting.
 """
 
 import argparse
-import os
-import random
-import shutil
-import signal
-import subprocess
-import sys
+import hashlib
+import json
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from arithmetic.errors import Problem, reported
-from benchmarks.results_file import write
-from benchmarks.small import checkout, dvc_environment, store_counts
-
-LONGEST_SECONDS = 14.0  # about as long as the small pipeline takes
-
-
-@dataclass
-class Tally:
-    """Kills by what was at work, and what was found afterwards."""
-
-    kills: int = 0
-    alone: int = 0
-    rounds: int = 0
-    finished_before: int = 0
-    at: Counter[str] = field(default_factory=Counter)
+from arithmetic.errors import reported
+from benchmarks.kill_points import HOOK
+from benchmarks.kill_round import Tally, one_round, undisturbed
+from benchmarks.results_file import RESULTS, write
+from benchmarks.small import ROOT, params
 
 
-def start(root: Path, log: Path) -> "subprocess.Popen[bytes]":
-    """`dvc repro` as the leader of a process group of its own."""
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro"],
-            cwd=root,
-            env=dvc_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+def survive(kills: int, a_stage: int, seed: int, jobs: int, done: Tally) -> Iterator[Tally]:
+    """Rounds until `kills` are reached, from `done` on; yields the growing tally.
+
+    Raises:
+        Problem: something was lost.
+    """
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
+        reference = undisturbed(Path(scratch))
+        while done.kills < kills:
+            seeds = [f"{seed} {done.rounds + n}" for n in range(jobs)]
+            for tally in pool.map(lambda name: one_round(reference, a_stage, name), seeds):
+                done.add(tally)
+            yield done
 
 
-def stage_at_work(log: Path) -> str:
-    """The stage that the log says was running last."""
-    lines = log.read_text(errors="replace").splitlines()
-    started = [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
-    return started[-1] if started else "start"
+def figures(tally: Tally, seconds: float, code: str) -> dict[str, Any]:
+    return {
+        "kills": tally.kills,
+        "rounds": tally.rounds,
+        "lost": 0,  # the first loss ends it
+        "at_random_moments_of": dict(sorted(tally.random.items())),
+        "at_named_points": dict(sorted(tally.named.items())),
+        "of": dict(sorted(tally.whom.items())),
+        "ended_before_their_kill": tally.ended_before,
+        "seconds": round(seconds),
+        "code": code,
+    }
 
 
-def killed_once(root: Path, after: float, alone: bool, tally: Tally) -> None:
-    """Start, wait, `kill -9`."""
-    log = root.parent / "log"
-    log.unlink(missing_ok=True)
-    process = start(root, log)
-    try:
-        process.wait(after)
-        tally.finished_before += 1
-        return
-    except subprocess.TimeoutExpired:
-        pass
-    stage = stage_at_work(log)
-    if alone:
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    tally.kills += 1
-    tally.alone += alone
-    tally.at[stage] += 1
-
-
-def finish(root: Path) -> None:
-    """`dvc repro` to its end; raises Problem with its words if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=root,
-        env=dvc_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+def before(name: str, code: str) -> tuple[Tally, float]:
+    """What an earlier run of the same code survived, and in how many seconds."""
+    path = RESULTS / f"{name}.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if found.get("code") != code:
+        return Tally(), 0.0
+    tally = Tally(
+        Counter(found["at_random_moments_of"]),
+        Counter(found["at_named_points"]),
+        Counter(found["of"]),
+        found["rounds"],
+        found["ended_before_their_kill"],
     )
-    if done.returncode:
-        raise Problem(f"dvc repro does not recover: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    print(f"{tally.kills} kills were survived before; going on", flush=True)
+    return tally, float(found["seconds"])
 
 
-def no_orphans(root: Path, seconds: float = 30.0) -> None:
-    """Wait until no process works in `root` any more; raises Problem if one stays."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        at_work = []
-        for entry in Path("/proc").glob("[0-9]*/cwd"):
-            try:
-                at_work += [entry.parent.name] if entry.resolve() == root.resolve() else []
-            except OSError:
-                continue  # it ended while we looked, or is not ours
-        if not at_work:
-            return
-        time.sleep(0.2)
-    raise Problem(f"processes {', '.join(at_work)} still work in {root} after {seconds:.0f} s")
-
-
-def one_round(reference: Path, kills: int, rng: random.Random, tally: Tally) -> None:
-    """Kill `kills` times, finish, compare with the undisturbed `reference`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "small"
-        root.mkdir()
-        checkout(root)
-        for _ in range(kills):
-            killed_once(root, rng.uniform(0.2, LONGEST_SECONDS), rng.random() < 0.5, tally)
-        finish(root)
-        no_orphans(root)
-        if (root / "dvc.lock").read_bytes() != (reference / "dvc.lock").read_bytes():
-            shutil.copytree(root, Path(tempfile.gettempdir()) / "arithmetic-lm-kill-failure")
-            raise Problem("dvc.lock differs from the undisturbed run's")
-        counts = store_counts(root)
-        if counts != {"recorded": 1, "unfinished": 0, "versions": 1, "incomplete": 0}:
-            raise Problem(f"the store holds {counts} after the kills")
-        tally.rounds += 1
-
-
-def survive(kills: int, a_round: int, seed: int) -> Tally:
-    """At least `kills` kills, `a_round` in each round; raises Problem at the first loss."""
-    rng, tally = random.Random(seed), Tally()
-    with tempfile.TemporaryDirectory() as scratch:
-        reference = Path(scratch) / "small"
-        reference.mkdir()
-        checkout(reference)
-        finish(reference)
-        while tally.kills < kills:
-            one_round(reference, a_round, rng, tally)
-            print(f"{tally.kills} kills survived, {dict(tally.at)}", flush=True)
-    return tally
+def code_digest() -> str:
+    """SHA-256 of what is killed and how: another one makes earlier kills count no more."""
+    digest = hashlib.sha256(json.dumps(params(), sort_keys=True).encode())
+    paths = [ROOT / "dvc.yaml", *(ROOT / "benchmarks").glob("kill*.py"), *HOOK.glob("*.py")]
+    for room in ("arithmetic", "stages", "registry"):
+        paths += (ROOT / room).glob("*.py")
+    for path in sorted(paths):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill dvc repro at random moments.")
     parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--a-round", type=int, default=10)
+    parser.add_argument("--a-stage", type=int, default=2, help="random kills in each stage")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="rounds at once")
     parser.add_argument("--result", default="kills")
     given = parser.parse_args()
     with reported():
-        started = time.monotonic()
-        tally = survive(given.kills, given.a_round, given.seed)
-        figures = {
-            "kills": tally.kills,
-            "of_dvc_alone": tally.alone,
-            "rounds": tally.rounds,
-            "lost": 0,
-            "killed_in_stage": dict(sorted(tally.at.items())),
-            "runs_that_ended_before_their_kill": tally.finished_before,
-            "seconds": round(time.monotonic() - started),
-        }
-        if given.result:
-            write(given.result, figures)
-        print(figures)
+        code = code_digest()
+        done, seconds = before(given.result, code)
+        started = time.monotonic() - seconds
+        for tally in survive(given.kills, given.a_stage, given.seed, given.jobs, done):
+            seconds = time.monotonic() - started
+            write(given.result, figures(tally, seconds, code))
+            print(f"{tally.kills} kills survived in {seconds:.0f} s", flush=True)
+        print(json.dumps(figures(done, seconds, code), indent=2))
 
 
 if __name__ == "__main__":

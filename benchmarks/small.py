@@ -3,6 +3,7 @@
 The tests and the benchmarks that run the whole pipeline many times use it.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -78,11 +79,24 @@ def checkout(target: Path) -> Path:
     return target
 
 
+def files_of(root: Path) -> dict[str, str]:
+    """SHA-256 by path of everything that the pipeline wrote in `root`."""
+    paths = [root / "dvc.lock"]
+    for folder in ("data", "bundle", "metrics"):
+        paths += filter(Path.is_file, (root / folder).rglob("*"))
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
+
+
 def store_counts(root: Path) -> dict[str, int]:
-    """Runs and versions in the default store of `root`, whole ones and others."""
+    """Runs and versions in the default store of `root`, whole ones and others; which is Production
+    (0: none)."""
     code = (
-        "import json, sys; from pathlib import Path; from registry.versions import census;"
-        "print(json.dumps(census(Path.cwd())))"
+        "import json; from pathlib import Path; from registry.versions import census;"
+        "from registry.promote import production; root = Path.cwd();"
+        "print(json.dumps(census(root) | {'production': int(production(root) or 0)}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
