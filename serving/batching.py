@@ -11,19 +11,17 @@ Singles go before `bulk` (POST /predict/batch), which keeps a quarter of each ca
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-
-from prometheus_client import Counter as PrometheusCounter
-from prometheus_client import Gauge, Histogram
 
 from arithmetic.grammar import Equation
 from arithmetic.layouts import Answer
 from serving.metrics import Metrics
 from serving.problems import ModelFailed, Overloaded, TooLate
+from serving.queues import Queue, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -54,41 +52,6 @@ class Limits:
     deadline_seconds: float = 5.0
 
 
-# An equation, whom to tell, until when (the event loop's time).
-Waiting = tuple[Equation, "asyncio.Future[Answer]", float]
-
-
-@dataclass
-class _Queue:
-    """What waits for one kind of call.
-
-    Attributes:
-        operation, width: the kind: operation and beam width.
-        heavy: calls go to the worker thread.
-        size, depth, answers: what is counted.
-    """
-
-    operation: str
-    width: int
-    heavy: bool
-    size: Histogram
-    depth: Gauge
-    answers: PrometheusCounter
-    singles: deque[Waiting] = field(default_factory=deque)
-    bulk: deque[Waiting] = field(default_factory=deque)
-
-    def __len__(self) -> int:
-        return len(self.singles) + len(self.bulk)
-
-    def take(self, largest: int) -> list[Waiting]:
-        """The next call's equations; a quarter is kept for bulk, if there is any."""
-        bulk = min(len(self.bulk), max(largest // 4, largest - len(self.singles), 1))
-        singles = min(len(self.singles), largest - bulk)
-        taken = [self.singles.popleft() for _ in range(singles)]
-        taken += [self.bulk.popleft() for _ in range(bulk)]
-        return [waiting for waiting in taken if not waiting[1].done()]
-
-
 class Batcher:
     """Collects equations and answers them together. Belongs to one event loop."""
 
@@ -105,7 +68,7 @@ class Batcher:
         self._metrics = metrics
         self._version = version
         self._observe = observe
-        self._queues: dict[tuple[str, int], _Queue] = {}
+        self._queues: dict[tuple[str, int], Queue] = {}
         self._heavy_operations: set[str] = set()
         self._thread: ThreadPoolExecutor | None = None
         self._in_thread: list[Waiting] = []
@@ -166,7 +129,7 @@ class Batcher:
             self._room_for(self._open((operation, beam_width)), count)
         return [self.submit(equation, beam_width, bulk=True) for equation in equations]
 
-    def _room_for(self, queue: _Queue, count: int) -> None:
+    def _room_for(self, queue: Queue, count: int) -> None:
         if len(queue) + count > self._limits.queue_limit:
             raise Overloaded(
                 f"{len(queue)} equations wait already; come back in a second, or send fewer"
@@ -176,12 +139,12 @@ class Batcher:
         """Some queue is nine tenths full."""
         return any(10 * len(q) > 9 * self._limits.queue_limit for q in self._queues.values())
 
-    def _open(self, key: tuple[str, int]) -> _Queue:
+    def _open(self, key: tuple[str, int]) -> Queue:
         if key not in self._queues:
             operation, width = key
             heavy = width > 1 or operation in self._heavy_operations
             metrics = self._metrics
-            self._queues[key] = _Queue(
+            self._queues[key] = Queue(
                 operation,
                 width,
                 heavy,
@@ -233,13 +196,13 @@ class Batcher:
                 return
 
     def _back(
-        self, queue: _Queue, batch: list[Waiting], done: "asyncio.Future[list[Answer | Exception]]"
+        self, queue: Queue, batch: list[Waiting], done: "asyncio.Future[list[Answer | Exception]]"
     ) -> None:
         self._in_thread = []
         self._settle(queue, batch, done.result())
         self._feed_thread()
 
-    def _results(self, queue: _Queue, batch: list[Waiting]) -> list[Answer | Exception]:
+    def _results(self, queue: Queue, batch: list[Waiting]) -> list[Answer | Exception]:
         """Answers in order; where the call fails, each alone, so that only the culprit fails."""
         try:
             return [*self._call(queue, [equation for equation, _, _ in batch])]
@@ -250,7 +213,7 @@ class Batcher:
             log.warning("a batch of %d failed; answering one by one", len(batch), exc_info=error)
             return [result for item in batch for result in self._results(queue, [item])]
 
-    def _call(self, queue: _Queue, equations: list[Equation]) -> list[Answer]:
+    def _call(self, queue: Queue, equations: list[Equation]) -> list[Answer]:
         answers = (
             self._answer(equations) if queue.width == 1 else self._answer(equations, queue.width)
         )
@@ -259,7 +222,7 @@ class Batcher:
         return answers
 
     def _settle(
-        self, queue: _Queue, batch: list[Waiting], results: list[Answer | Exception]
+        self, queue: Queue, batch: list[Waiting], results: list[Answer | Exception]
     ) -> None:
         answered: list[tuple[Equation, Answer]] = []
         for (equation, future, _), result in zip(batch, results, strict=True):

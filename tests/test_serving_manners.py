@@ -103,6 +103,10 @@ def test_a_media_type_with_a_charset_is_json(running):
             + (b"400\r\n" + b"x" * 1024 + b"\r\n") * 5,
             413,
         ),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"CONNECT x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"PATCH /predict HTTP/1.1\r\nHost: x\r\n\r\n", 405),
         (request(None, path="/predict"), 405),
         (request(None, path="/nothing"), 404),
     ],
@@ -119,6 +123,15 @@ def test_a_refused_body_is_answered_even_while_its_client_still_sends(running):
         connection.sendall(request("x" * 5000)[:200])
         for _ in range(20):
             connection.sendall(b"x" * 1000)
+        assert read_response(connection)[0] == 413
+
+
+def test_a_body_in_pieces_is_bounded_as_a_whole(running):
+    with running.connect() as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(8):
+            time.sleep(0.03)
+            connection.sendall(b"400\r\n" + b"x" * 1024 + b"\r\n")
         assert read_response(connection)[0] == 413
 
 
@@ -206,11 +219,15 @@ def test_expect_100_and_http_1_0_work(running):
         assert connection.recv(10) == b""
 
 
-def test_an_upgrade_is_answered_as_http(running):
-    raw = question("1+1=", "Connection: Upgrade", "Upgrade: websocket")
+@pytest.mark.parametrize("wish", ["h2c", "websocket"])
+def test_a_wish_for_another_protocol_is_answered_as_http(running, wish):
+    """Java's client sends its first POST like this."""
+    raw = question("1+1=", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {wish}")
     with running.connect() as connection:
-        connection.sendall(raw)
-        assert connection.recv(1000).startswith(b"HTTP/1.1 ")
+        for _ in range(2):
+            connection.sendall(raw)
+            status, _, body = read_response(connection)
+            assert (status, json.loads(body)["predicted_answer"]) == (200, "2")
 
 
 def test_request_ids_are_returned_if_sensible_and_logged(running):
