@@ -152,7 +152,7 @@ class Candidate:
         self._owed -= questions
         return True
 
-    def _take(self, pulled: Pulled, source: str) -> None:
+    def _take(self, pulled: Pulled) -> Callable[[], None]:
         served = self._load(pulled)
         production = self._production()
         if self.mode == "canary" and production is not None:
@@ -162,9 +162,13 @@ class Candidate:
                     f"version {served.version} does not know every question that Production "
                     "answers, so it cannot answer a share of them; try it as a shadow"
                 )
-        self._production_calls.clear()
-        self.not_copied = 0
-        self.served = served
+
+        def put() -> None:
+            self._production_calls.clear()
+            self.not_copied = 0
+            self.served = served
+
+        return put
 
     def _drop(self) -> None:
         self.served = None

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import Counter
 
@@ -146,18 +146,22 @@ class Live:
             noted_inputs(pulled),
         )
 
-    def _take(self, pulled: Pulled, source: str) -> None:
+    def _take(self, pulled: Pulled) -> Callable[[], None]:
         served = self._load(pulled)
         noted = served.inputs
         reference = noted or inputs.uniform(served.grammar)
         says = "its training data" if noted else "every equation of the domain alike"
-        self.drift.compare_with(served.grammar, reference, says)
-        self.served = served
-        self.metrics.now_serving(served.name, served.version, served.bundle_sha256)
-        # What was loaded stays: the collector need not look at it again with every full pass,
-        # which made much of the 99th percentile (docs/decisions.md).
-        gc.collect()
-        gc.freeze()
+
+        def put() -> None:
+            self.drift.compare_with(served.grammar, reference, says)
+            self.served = served
+            self.metrics.now_serving(served.name, served.version, served.bundle_sha256)
+            # What was loaded stays: the collector need not look at it again with every full pass,
+            # which made much of the 99th percentile (docs/decisions.md).
+            gc.collect()
+            gc.freeze()
+
+        return put
 
     def _checked(self, tally: Tally) -> None:
         """Take a version out of service that is too often wrong. In the checking thread."""

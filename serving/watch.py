@@ -73,8 +73,8 @@ class Watch:
         model_uri: `models:/NAME@ALIAS` or `models:/NAME/3`.
         registry: what to ask.
         into: the folder of the bundles.
-        take: loads, tests and puts into service a version from the registry or, with "disk", from
-            `memory`; raises Problem or OSError and then leaves what is served as it is.
+        take: loads and tests a version and returns what puts it into service; raises Problem or
+            OSError and then leaves what is served as it is.
         let_go: the alias is gone: told so, if given; otherwise what is served stays.
         memory: where versions that passed are remembered; None remembers nothing.
         on_refusal: told of each version that does not pass.
@@ -88,7 +88,7 @@ class Watch:
         model_uri: str,
         registry: Registry,
         into: Path,
-        take: Callable[[Pulled, str], None],
+        take: Callable[[Pulled], Callable[[], None]],
         memory: Memory | None,
         seconds: float,
         retry_seconds: float,
@@ -210,8 +210,7 @@ class Watch:
             # Not under the lock: a slow registry must not hold up a withdrawal.
             pulled = self._registry.fetch(found, self._into)
             with self._lock:
-                self._take(pulled, "registry")
-                self._now_serving(pulled, "registry")
+                self._put(pulled, "registry", self._take(pulled))
         except RegistryUnreachable as problem:
             self._note("unreachable", str(problem))
         except BrokenBundle as problem:
@@ -233,19 +232,21 @@ class Watch:
             return False
         for pulled in self._memory.latest(set(self.refused)):
             try:
-                self._take(pulled, "disk")
+                put = self._take(pulled)
             except (Problem, OSError) as problem:
                 log.error("version %s on this disk is not loaded: %s", pulled.version, problem)
                 continue
-            reason = self.reason
-            self._now_serving(pulled, "disk")
-            self.reason = reason  # why it is not the registry's
+            self._put(pulled, "disk", put)
             return True
         return False
 
-    def _now_serving(self, pulled: Pulled, source: str) -> None:
+    def _put(self, pulled: Pulled, source: str, put: Callable[[], None]) -> None:
+        # What is said of a version before the version itself: /health must not show it with the
+        # complaint about the one before.
         self.serving, self.source = (pulled.version, pulled.bundle_sha256), source
-        self.reason = None
+        if source == "registry":  # from the disk, the reason says why it is not the registry's
+            self.reason = None
+        put()
         log.info(
             "serving version %s of %s (bundle %s) from %s",
             pulled.version,

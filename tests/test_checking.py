@@ -242,10 +242,10 @@ def test_a_version_that_was_replaced_is_freed(tmp_path: Path) -> None:
     pulled = Pulled("arithmetic-lm", "1", EXACT, bundle.digest(EXACT))
     gc.disable()
     try:
-        live._take(pulled, "registry")
+        live._take(pulled)()
         assert live.served is not None
         first = weakref.ref(live.served), weakref.ref(live.served.engine)
-        live._take(pulled, "registry")
+        live._take(pulled)()
         assert [reference() for reference in first] == [None, None]
     finally:
         gc.enable()
