@@ -9,9 +9,9 @@ export DVC_NO_ANALYTICS := 1
 # By the environment, so that quotes and $ in a reason stay what they are.
 export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
 
-.PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker test \
-	lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus bench-kills \
-	bench-pipeline bench-serving bench-serving-environment bench-faults
+.PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker \
+	test lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline \
+	bench-kills bench-serving bench-serving-environment bench-faults reproduce-cpus
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
