@@ -23,11 +23,13 @@ COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
 # Code last: a change to it rebuilds nothing above.
 COPY arithmetic/__init__.py arithmetic/bundle.py arithmetic/config.py arithmetic/engine.py \
-     arithmetic/errors.py arithmetic/grammar.py arithmetic/layouts.py arithmetic/steps.py \
+     arithmetic/errors.py arithmetic/grammar.py arithmetic/judging.py arithmetic/layouts.py arithmetic/steps.py \
      arithmetic/tokenizer.py arithmetic/written.py arithmetic/
-COPY registry/__init__.py registry/errors.py registry/pull.py registry/
+COPY registry/__init__.py registry/errors.py registry/history.py registry/inputs.py \
+     registry/operator.py registry/pull.py registry/signature.py registry/
 COPY serving/ serving/
-ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=8000
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=8000 \
+    LOG_FORMAT=json
 USER service
 EXPOSE 8000
 # Healthy means that a model is loaded: /health says so and answers 503 otherwise.

@@ -7,9 +7,11 @@ PYTHON_ENV := .venv/bin
 export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
 export DVC_NO_ANALYTICS := 1
 # By the environment, so that quotes and $ in a reason stay what they are.
-export VERSION REASON OVERRIDE_GATE
+export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
 
-.PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus bench-kills bench-pipeline
+.PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker \
+	test lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline \
+	bench-kills bench-serving bench-serving-environment bench-faults reproduce-cpus
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,9 +39,17 @@ four-operations: setup ## train, evaluate and register the second configuration:
 serve: setup ## serve Production in the foreground from the default store (PORT=8000)
 	@python -m scripts.serve
 
-promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERRIDE_GATE="why")
+promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERRIDE_GATE="why", SHADOW_URL=… SHADOW_ANSWERS=1000)
 	@python -m registry.promote "$$VERSION" $(if $(REASON),--reason "$$REASON") \
-		$(if $(OVERRIDE_GATE),--override-gate "$$OVERRIDE_GATE")
+		$(if $(OVERRIDE_GATE),--override-gate "$$OVERRIDE_GATE") \
+		$(if $(SHADOW_URL),--shadow-url "$$SHADOW_URL") \
+		$(if $(SHADOW_ANSWERS),--shadow-answers $(SHADOW_ANSWERS))
+
+candidate: setup ## let services try VERSION=4 beside Production; without VERSION, none any more
+	@python -m registry.candidate $(if $(VERSION),"$$VERSION")
+
+hard-cases: setup ## equations answered wrongly FROM=…/hard-cases.jsonl into hard_cases.csv, which training reads (TO=…)
+	@python -m scripts.hard_cases "$$FROM" $(if $(TO),--to "$$TO")
 
 rollback: setup ## return to the previous Production version (REASON="…")
 	@python -m registry.promote --rollback $(if $(REASON),--reason "$$REASON")
@@ -82,6 +92,15 @@ reproduce-cpus: setup ## a shortened pipeline here and on emulated Intel and AMD
 
 bench-kills: setup ## kill -9 at 1,000 points of dvc repro; an earlier run is gone on with (hours)
 	@python -m benchmarks.kills --jobs 2
+
+bench-serving: setup ## this service beside a constant answer, torch and four servers (needs wrk)
+	@python -m benchmarks.serving
+
+bench-serving-environment: setup ## what serving costs: seconds to start, memory, disk
+	@python -m benchmarks.serving_environment
+
+bench-faults: setup ## load, overload, kills, promotions, bad input, SIGTERM and a soak (minutes)
+	@python -m benchmarks.faults
 
 bench-pipeline: setup ## seconds of both pipelines, from nothing, in a clone of the last commit
 	@python -m benchmarks.pipeline

@@ -8,6 +8,7 @@ service does not have it.
 MODEL = "arithmetic-lm"
 EXPERIMENT = "arithmetic-lm"
 ALIAS = "Production"
+CANDIDATE = "Candidate"  # what services may try beside it
 
 # Where a registered version keeps the bundle, relative to the version's folder.
 BUNDLE_PATH = "artifacts/bundle"

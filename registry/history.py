@@ -54,12 +54,16 @@ class History:
 
 
 def read_history(client: "MlflowClient") -> History:
-    """The history that the registered model carries; empty if it carries none.
+    """The history that the registered model carries; raises as `from_text`."""
+    return from_text(client.get_registered_model(MODEL).tags.get(TAG))
+
+
+def from_text(text: str | None) -> History:
+    """The history that the tag's value means; empty without one.
 
     Raises:
         RegistryProblem: the tag was edited into something else.
     """
-    text = client.get_registered_model(MODEL).tags.get(TAG)
     if text is None:
         return History()
     try:

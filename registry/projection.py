@@ -10,9 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from registry import plots, workspace
+from arithmetic.config import load_config
+from registry import inputs, plots, workspace
 from registry.origin import Origin
 from registry.workspace import Workspace
 
@@ -40,9 +42,30 @@ def fill(client: "MlflowClient", run: "Run", found: Workspace, origin: Origin) -
         if (found.root / name).is_file():
             client.log_artifact(run_id, str(found.root / name))
     client.log_artifacts(run_id, str(found.root / "metrics"), "metrics")
+    _log_inputs(client, run_id, found)
     with tempfile.TemporaryDirectory() as scratch:
         plots.draw(found.root / "metrics", Path(scratch))
         client.log_artifacts(run_id, scratch, "plots")
+
+
+def _log_inputs(client: "MlflowClient", run_id: str, found: Workspace) -> None:
+    """How the training questions were distributed: what a service compares its inputs with."""
+    training = found.root / "data" / "train.csv"
+    if not training.is_file():  # recorded without the data: the service says what it compares with
+        return
+    data = pd.read_csv(training, usecols=["operand_1", "operation", "operand_2"])
+    questions = {
+        str(operation): (
+            rows["operand_1"].to_numpy(np.int64),
+            rows["operand_2"].to_numpy(np.int64),
+        )
+        for operation, rows in data.groupby("operation", sort=True)
+    }
+    profile = inputs.profile(questions, load_config(found.root / "bundle").grammar)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / Path(inputs.ARTIFACT).name
+        inputs.write(path, profile)
+        client.log_artifact(run_id, str(path), str(Path(inputs.ARTIFACT).parent))
 
 
 def _points(found: Workspace, origin: Origin, time: int) -> "list[Metric]":

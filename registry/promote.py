@@ -1,6 +1,7 @@
 """promote: move the alias `Production` to a version, after the gate; or back.
 
     python -m registry.promote 3 [--reason TEXT] [--override-gate "why"]
+                                 [--shadow-url http://… --shadow-answers 1000]
     python -m registry.promote --rollback [--reason TEXT]
 
 The gate (`arithmetic.gate`, figures from params.yaml) judges by the certificate that the version's
@@ -26,6 +27,7 @@ from arithmetic.gate import Gate, refusals
 from registry import ALIAS, BUNDLE_PATH, MODEL, SIGNATURE_PATH, signature, store
 from registry.errors import PromotionRefused, UntrustedBundle, VersionNotFound
 from registry.history import History, read_history, write_history
+from registry.shadow import ShadowDemand, complaint
 from registry.versions import (
     aliased,
     certificate_of,
@@ -80,7 +82,11 @@ def read_gate(root: Path) -> Gate:
 
 
 def promote(
-    version: str, root: Path, reason: str | None = None, override: str | None = None
+    version: str,
+    root: Path,
+    reason: str | None = None,
+    override: str | None = None,
+    shadow: ShadowDemand | None = None,
 ) -> Promoted:
     """Make `version` Production, if the gate lets it.
 
@@ -89,6 +95,8 @@ def promote(
         root: the folder of params.yaml, from which the store is found as well.
         reason: left as a tag.
         override: why the gate does not count this time; left as a tag.
+        shadow: clean answers that the version must have given as a running service's shadow; one
+            more condition of the gate.
 
     Raises:
         PromotionRefused: a condition is not met; nothing was changed.
@@ -108,6 +116,9 @@ def promote(
         if current == version:
             return Promoted(version, current, changed=False)
         broken = _broken_conditions(client, version, current, gate)
+        if shadow is not None:
+            tags = get_version(client, version).tags
+            broken += filter(None, [complaint(shadow, version, tags)])
         if broken and override is None:
             raise PromotionRefused(
                 f"version {version} was not promoted: {'; and '.join(broken)}; "
@@ -120,6 +131,7 @@ def promote(
             "gate": "overridden" if broken else "passed",
             "gate_override": override if broken and override else "none",
             "gate_conditions_passed_over": "; ".join(broken) or "none",
+            "shadow_answers": str(shadow.answers) if shadow and not broken else "none",
         }
         _move(client, version, before.promoted(version))
         _sign(client, version, "promoted", tags)
@@ -222,6 +234,8 @@ def main() -> None:
     parser.add_argument("--rollback", action="store_true", help="return to the previous one")
     parser.add_argument("--reason", help="why, left as a tag")
     parser.add_argument("--override-gate", metavar="WHY", help="promote against the gate")
+    parser.add_argument("--shadow-url", help="service that must have tried the version")
+    parser.add_argument("--shadow-answers", type=int, default=0, help="its clean answers, at least")
     given = parser.parse_args()
     with reported():
         if given.rollback == bool(given.version):
@@ -232,7 +246,11 @@ def main() -> None:
         if given.rollback:
             done = rollback(Path.cwd(), given.reason)
         else:
-            done = promote(given.version, Path.cwd(), given.reason, given.override_gate)
+            shadow = None
+            if given.shadow_url or given.shadow_answers:
+                key = os.environ.get("SHADOW_KEY", "")
+                shadow = ShadowDemand(given.shadow_url or "", given.shadow_answers, key)
+            done = promote(given.version, Path.cwd(), given.reason, given.override_gate, shadow)
         print(report(done))
 
 

@@ -10,7 +10,6 @@ servers that want to know who asks.
 
 import os
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,21 +33,31 @@ _MODEL_URI = re.compile(r"models:/([^/@:]+)(?:@([^/@]+)|/([0-9]+))")
 
 @dataclass(frozen=True)
 class Pulled:
-    """A version on this disk: `bundle` is a folder with its files, checked."""
+    """A version on this disk: `bundle` is a folder with its files, checked.
+
+    `errors` is how many wrong answers over its whole domain its certificate admits.
+    """
 
     name: str
     version: str
     bundle: Path
     bundle_sha256: str
+    errors: int = 0
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Which version a model URI means at this moment, and the digest it was registered with."""
+    """Which version a model URI means at this moment, and what it was registered with.
+
+    `errors` is how many wrong answers its certificate admits, 0 where it does not say; `run_id` the
+    MLflow run that it came from, empty if there is none.
+    """
 
     name: str
     version: str
     bundle_sha256: str
+    errors: int = 0
+    run_id: str = ""
 
 
 class _NoSuchFile(BrokenBundle):
@@ -78,61 +87,82 @@ def pull(
         DigestMismatch: the files are not the ones that were registered.
         RegistryProblem: one of the two addresses is malformed.
     """
-    with _client(tracking_uri, transport) as client:
-        found = _resolve(client, model_uri)
-        target = into / f"{found.name}-{found.version}-{found.bundle_sha256[:12]}"
-        if target.is_dir() and _is_intact(target, found.bundle_sha256):
-            _fetch_signature(client, found, target)
-            return Pulled(found.name, found.version, target, found.bundle_sha256)
-        into.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=into, prefix=".pull-") as scratch:
-            fresh = Path(scratch) / "bundle"
-            (fresh / bundle.DECODERS).mkdir(parents=True)
-            # The config first: it says for which operations there are graphs.
-            _download(client, found, f"{BUNDLE_PATH}/{bundle.CONFIG}", fresh / bundle.CONFIG)
-            for file_name in bundle.files(load_config(fresh).grammar.operations):
-                if file_name != bundle.CONFIG:
-                    _download(client, found, f"{BUNDLE_PATH}/{file_name}", fresh / file_name)
-            _fetch_signature(client, found, fresh)
-            actual = bundle.digest(fresh)
-            if actual != found.bundle_sha256:
-                raise DigestMismatch(
-                    f"version {found.version} of {found.name} was registered with digest "
-                    f"{found.bundle_sha256[:12]} and its files have {actual[:12]}; "
-                    "promote or name another version"
-                )
-            shutil.rmtree(target, ignore_errors=True)  # a damaged earlier download
+    with connect(tracking_uri, transport) as client:
+        return fetch(client, find(client, model_uri), into)
+
+
+def fetch(client: httpx.Client, found: Resolved, into: Path) -> Pulled:
+    """The files of a version that `find` found, as `pull` brings them."""
+    target = into / f"{found.name}-{found.version}-{found.bundle_sha256[:12]}"
+    here = Pulled(found.name, found.version, target, found.bundle_sha256, found.errors)
+    if target.is_dir() and is_intact(target, found.bundle_sha256):
+        _fetch_signature(client, found, target)
+        return here
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into, prefix=".pull-") as scratch:
+        fresh = Path(scratch) / "bundle"
+        (fresh / bundle.DECODERS).mkdir(parents=True)
+        # The config first: it says for which operations there are graphs.
+        _download(client, found, f"{BUNDLE_PATH}/{bundle.CONFIG}", fresh / bundle.CONFIG)
+        for file_name in bundle.files(load_config(fresh).grammar.operations):
+            if file_name != bundle.CONFIG:
+                _download(client, found, f"{BUNDLE_PATH}/{file_name}", fresh / file_name)
+        _fetch_signature(client, found, fresh)
+        actual = bundle.digest(fresh)
+        if actual != found.bundle_sha256:
+            raise DigestMismatch(
+                f"version {found.version} of {found.name} was registered with digest "
+                f"{found.bundle_sha256[:12]} and its files have {actual[:12]}; "
+                "promote or name another version"
+            )
+        # Another process of the same service may be at the same: whoever is first is right.
+        if target.exists() and not is_intact(target, found.bundle_sha256):
+            target.rename(Path(scratch) / "damaged")
+        try:
             fresh.rename(target)
-    return Pulled(found.name, found.version, target, found.bundle_sha256)
+        except OSError:
+            if not is_intact(target, found.bundle_sha256):
+                raise
+    return here
 
 
 def resolve(
     model_uri: str, tracking_uri: str, transport: httpx.BaseTransport | None = None
 ) -> Resolved:
     """Which version `model_uri` means now, without downloading it; raises as `pull`."""
-    with _client(tracking_uri, transport) as client:
-        return _resolve(client, model_uri)
+    with connect(tracking_uri, transport) as client:
+        return find(client, model_uri)
 
 
-def _client(tracking_uri: str, transport: httpx.BaseTransport | None) -> httpx.Client:
+def connect(
+    tracking_uri: str,
+    transport: httpx.BaseTransport | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+    credentials: tuple[str, str, str] | None = None,
+) -> httpx.Client:
+    """A client of an MLflow server; raises RegistryProblem.
+
+    `credentials` are user, password and token, in place of those of the environment.
+    Making one costs 20 ms (it reads the certificate authorities), so who asks often keeps it.
+    """
     if not re.match(r"https?://[^/]", tracking_uri):
         raise RegistryProblem(
             f"the service needs an MLflow server and MLFLOW_TRACKING_URI is {tracking_uri!r}; "
             "give it an http:// address (`make serve` starts a server over the local store)"
         )
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    user, password, token = credentials or [os.environ.get(name, "") for name in names]
     return httpx.Client(
         base_url=tracking_uri.rstrip("/"),
         headers={"Authorization": f"Bearer {token}"} if token and not user else {},
         auth=(user, password) if user else None,
-        timeout=TIMEOUT_SECONDS,
+        timeout=timeout,
         transport=transport,
     )
 
 
-def _resolve(client: httpx.Client, model_uri: str) -> Resolved:
+def find(client: httpx.Client, model_uri: str) -> Resolved:
+    """Which version `model_uri` means now; raises as `pull`."""
     match = _MODEL_URI.fullmatch(model_uri)
     if match is None:
         raise RegistryProblem(
@@ -162,7 +192,23 @@ def _resolve(client: httpx.Client, model_uri: str) -> Resolved:
             f"version {found_version} of {name} has no tag {BUNDLE_TAG}, so it is none that "
             "`python -m registry.record` registered; name another version"
         )
-    return Resolved(name, found_version, digest)
+    errors = tags.get("errors", "")
+    return Resolved(
+        name,
+        found_version,
+        digest,
+        int(errors) if re.fullmatch("[0-9]{1,18}", errors) else 0,
+        str(found.get("run_id") or ""),
+    )
+
+
+def artifact(client: httpx.Client, run_id: str, path: str) -> bytes | None:
+    """A small file of a run; None if the run has none. Raises RegistryUnreachable."""
+    try:
+        response = client.get("/get-artifact", params={"run_uuid": run_id, "path": path})
+    except httpx.HTTPError as error:
+        raise _lost(client, error) from error
+    return response.content if response.is_success else None
 
 
 def _get(client: httpx.Client, path: str, query: dict[str, str], missing: str) -> dict[str, Any]:
@@ -223,7 +269,8 @@ def _fetch_signature(client: httpx.Client, found: Resolved, folder: Path) -> Non
         draft.unlink(missing_ok=True)
 
 
-def _is_intact(folder: Path, digest: str) -> bool:
+def is_intact(folder: Path, digest: str) -> bool:
+    """Whether the folder holds a bundle of this digest."""
     try:
         return bundle.digest(folder) == digest
     except BrokenBundle:

@@ -1,26 +1,43 @@
-"""python -m serving: settings from the environment, then uvicorn."""
+"""python -m serving: settings from the environment, then the server."""
 
-import logging
+import signal
 import socket
-
-import uvicorn
+import sys
 
 from arithmetic.errors import reported
 from serving.app import create_app
-from serving.settings import InvalidSettings, from_environment
+from serving.request_log import set_up
+from serving.server import make_server
+from serving.settings import InvalidSettings, Settings, from_environment
+from serving.watch import Registry
+from serving.workers import inherited, run_workers
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Told to end before there is anything to end; as PID 1 the kernel would not even say so.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with reported():
-        settings = from_environment()
-        # Taken before anything is loaded, so that a busy port is the first thing that is said.
-        listening = listen(settings.host, settings.port)
-    # The access log costs a quarter of the throughput.
-    config = uvicorn.Config(create_app(settings), access_log=False)
+        serve(from_environment())
+
+
+def serve(settings: Settings, registry: Registry | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; raises InvalidSettings before anything is loaded."""
+    set_up(settings.log_format)
+    ours = inherited()
+    if ours is not None:
+        app = create_app(settings, registry, ours.shared / "rates")
+        server = make_server(app, settings, app.server_state, ours.parent)
+        server.run(sockets=[ours.listening])
+        return
+    app = create_app(settings, registry)
+    # Taken before anything is loaded, so that a busy port is the first thing that is said.
+    listening = listen(settings.host, settings.port)
     print(f"serving on http://{settings.host}:{settings.port}", flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    if settings.workers > 1:
+        del app  # it has shown that the settings are right
+        run_workers(settings, listening)
+    else:
+        make_server(app, settings, app.server_state).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

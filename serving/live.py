@@ -1,75 +1,211 @@
-"""The model that is being served, and the attempts to get one."""
+"""What is being served: one attribute that the routes read and `serving.watch` replaces."""
 
 import asyncio
+import gc
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
+
+from prometheus_client import Counter
 
 from arithmetic.engine import Engine
-from arithmetic.errors import Problem
-from arithmetic.grammar import Grammar
-from registry import signature
+from arithmetic.errors import RegistryProblem
+from arithmetic.grammar import Equation, Grammar
+from arithmetic.layouts import Answer
+from registry import inputs, signature
+from registry.inputs import Profile
 from registry.pull import Pulled
-from serving.batching import Batcher
+from serving import selftest
+from serving.batching import Batcher, Limits
+from serving.candidate import Candidate
+from serving.checking import Checker
+from serving.drift import Drift
+from serving.hard_cases import HardCases
+from serving.metrics import Metrics
+from serving.operator import Operator
+from serving.remembered import Memory
+from serving.served import Served
 from serving.settings import Settings
+from serving.tally import Tally
+from serving.watch import Registry, Server, Watch
+
+__all__ = ["Live", "Served"]
 
 log = logging.getLogger(__name__)
 
-# Model URI, tracking URI and a folder to a verified version in that folder.
-Puller = Callable[[str, str, Path], Pulled]
-
-
-@dataclass(frozen=True)
-class Served:
-    """A loaded version."""
-
-    name: str
-    version: str
-    bundle_sha256: str
-    grammar: Grammar
-    batcher: Batcher
-
 
 class Live:
-    """Holds what is served; `reason` says why it is nothing."""
+    """Holds what is served; `reason` says why it is nothing, or not what the registry names.
 
-    def __init__(self, settings: Settings, pull: Puller):
+    `served` is replaced by one assignment, so that a request sees the old version or the new one.
+    Loading takes 0.2 s, for four operations 1.5 s, in the watching thread: onnxruntime lets go of
+    the interpreter meanwhile (docs/decisions.md has the pauses that were measured).
+    """
+
+    def __init__(self, settings: Settings, registry: Registry | None, metrics: Metrics):
         self.settings = settings
-        self._pull = pull
+        self.metrics = metrics
         self.served: Served | None = None
-        self.reason: str | None = None
-        self.tried = asyncio.Event()  # set once a first attempt has succeeded or failed
-
-    async def load(self) -> None:
-        """Try until a version is loaded. The service listens meanwhile, and says 503."""
-        while self.served is None:
-            try:
-                self.served = await asyncio.to_thread(self._load_once)
-            except (Problem, OSError) as problem:  # a full disk may be mended
-                if str(problem) != self.reason:
-                    log.error("no model: %s", problem)
-                self.reason = str(problem)
-                self.tried.set()
-                await asyncio.sleep(self.settings.pull_retry_seconds)
-        self.reason = None
-        self.tried.set()
-        log.info(
-            "serving version %s of %s (bundle %s)",
-            self.served.version,
-            self.served.name,
-            self.served.bundle_sha256[:12],
+        self.drift = Drift(metrics)
+        kept_at = settings.hard_cases or settings.model_cache / "hard-cases.jsonl"
+        hard_cases = HardCases(kept_at, settings.hard_cases_limit)
+        self.checker = Checker(metrics, settings.check_limit, self.drift, hard_cases, self._checked)
+        self._withdrawn = Counter(
+            "arithmetic_withdrawn",
+            "Versions taken out of service because they were too often wrong.",
+            ["version"],
+            registry=metrics.registry,
         )
+        self._refused = Counter(
+            "arithmetic_versions_refused",
+            "Versions that did not pass on their way into service.",
+            ["version"],
+            registry=metrics.registry,
+        )
+        uri, server = settings.model_uri, settings.mlflow_tracking_uri
+        self.watch = Watch(
+            uri,
+            registry or Server(server, settings.registry_timeout_seconds),
+            settings.model_cache,
+            self._take,
+            Memory(settings.model_cache, uri, server),
+            settings.watch_seconds,
+            settings.pull_retry_seconds,
+            start_from_disk=settings.start_from_disk,
+            on_refusal=lambda version: self._refused.labels(version).inc(),
+        )
+        self.operator = Operator(settings)
+        self.candidate: Candidate | None = None
+        if settings.model_uri_candidate:
+            self.candidate = Candidate(
+                settings,
+                registry or Server(server, settings.registry_timeout_seconds),
+                self._load,
+                lambda: self.served,
+                self.checker,
+                metrics,
+                self._checked,
+            )
 
-    def _load_once(self) -> Served:
-        settings = self.settings
-        pulled = self._pull(settings.model_uri, settings.mlflow_tracking_uri, settings.model_cache)
-        signature.check(pulled.bundle, settings.trusted_key)
+    @property
+    def reason(self) -> str | None:
+        return self.watch.reason
+
+    def pick(self) -> Served | None:
+        """Which version answers the next request."""
+        if self.candidate is not None and self.served is not None:
+            return self.candidate.pick() or self.served
+        return self.served
+
+    async def start(self, patience: float) -> None:
+        """Begin to follow; returns after a first attempt, or after `patience` seconds without."""
+        self.checker.start()
+        self.watch.start()
+        if self.candidate is not None:
+            self.candidate.start()
+        deadline = time.monotonic() + patience
+        while not self.watch.tried.is_set() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
+    def stop(self) -> None:
+        """Follow no more and finish the checks; what is served stays."""
+        self.watch.stop()
+        if self.candidate is not None:
+            self.candidate.stop()
+        self.checker.stop()
+
+    def _load(self, pulled: Pulled) -> Served:
+        """Load and self-test; raises BrokenBundle."""
+        signature.check(pulled.bundle, self.settings.trusted_key)
         engine = Engine(pulled.bundle)
+        selftest.check(engine, pulled.version, pulled.errors)
+        settings = self.settings
+        tally = Tally(pulled.version, pulled.bundle_sha256)
+        answer = tally.timed(engine.answer)
+        limits = Limits(settings.largest_batch, settings.queue_limit, settings.deadline_seconds)
+        check = self.checker.observer(tally, engine.grammar)
+
+        # It must not hold `Served`, which holds it: after gc.freeze nobody would free the circle.
+        def observe(equations: Sequence[Equation], answers: Sequence[Answer]) -> None:
+            check(equations, answers)
+            if self.candidate is not None:
+                self.candidate.copy(tally, engine.answer, equations)
+
+        batcher = Batcher(answer, limits, self.metrics, pulled.version, observe)
+        batcher.warm(full_batches(engine.grammar, settings.largest_batch))
+        tally.forget_calls()
         return Served(
             pulled.name,
             pulled.version,
             pulled.bundle_sha256,
             engine.grammar,
-            Batcher(engine.answer, settings.largest_batch),
+            batcher,
+            engine,
+            answer,
+            tally,
+            noted_inputs(pulled),
         )
+
+    def _take(self, pulled: Pulled) -> Callable[[], None]:
+        served = self._load(pulled)
+        noted = served.inputs
+        reference = noted or inputs.uniform(served.grammar)
+        says = "its training data" if noted else "every equation of the domain alike"
+
+        def put() -> None:
+            self.drift.compare_with(served.grammar, reference, says)
+            self.served = served
+            self.metrics.now_serving(served.name, served.version, served.bundle_sha256)
+            # What was loaded stays: the collector need not look at it again with every full pass,
+            # which made much of the 99th percentile (docs/decisions.md).
+            gc.collect()
+            gc.freeze()
+
+        return put
+
+    def _checked(self, tally: Tally) -> None:
+        """Take a version out of service that is too often wrong. In the checking thread."""
+        settings = self.settings
+        reason = tally.excess(settings.error_rate_limit, settings.error_rate_minimum)
+        if reason is None or tally.withdrawn:
+            return
+        tally.withdrawn = True
+        served, candidate = self.served, self.candidate
+        if candidate is not None and candidate.served and candidate.served.tally is tally:
+            log.error("the candidate is tried no more: %s", reason)
+            self._withdrawn.labels(tally.version).inc()
+            candidate.withdraw(candidate.served, reason)
+        elif served is not None and served.tally is tally:
+            self._withdraw(served, reason)
+
+    def _withdraw(self, served: Served, reason: str) -> None:
+        if not self.watch.moves:
+            log.error("%s; it stays, since MODEL_URI names it by its number", reason)
+            self.watch.reason = reason
+            return
+        log.error("taken out of service: %s", reason)
+        self._withdrawn.labels(served.version).inc()
+        if not self.watch.withdraw((served.version, served.bundle_sha256), reason):
+            self.served = None
+            log.error("no earlier version has passed here: nothing is served until one is promoted")
+        now = self.served
+        self.operator.roll_back(served, now.version if now is not None else None, reason)
+
+
+def noted_inputs(pulled: Pulled) -> Profile | None:
+    """The profile of training inputs that came with a version, if one did."""
+    try:
+        return inputs.read(inputs.beside(pulled.bundle).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, RegistryProblem) as problem:
+        log.warning("the training inputs of version %s are not known: %s", pulled.version, problem)
+        return None
+
+
+def full_batches(grammar: Grammar, size: int) -> list[list[Equation]]:
+    """One batch for each operation."""
+    return [
+        [Equation(n % (grammar.max_operand + 1), operation, 1) for n in range(size)]
+        for operation in grammar.operations
+    ]

@@ -49,3 +49,11 @@ def tiny_bundle(pipeline: Path, tmp_path: Path) -> Path:
     target = tmp_path / "bundle"
     shutil.copytree(pipeline / "bundle", target)
     return target
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many random cases the tests of tests/test_fuzz.py tried."""
+    for report in terminalreporter.getreports("passed"):
+        for name, count in report.user_properties:
+            if name == "cases" and report.when == "call":
+                terminalreporter.write_line(f"{count:6,d} cases  {report.nodeid}")

@@ -1,6 +1,7 @@
 """The container: built by a real engine, fed by a real MLflow server, asked over HTTP."""
 
 import ast
+import asyncio
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from scripts import containers
 from scripts.containers import HOST_NAME, ROOT, docker
 from scripts.tracking_server import free_port, tracking_server
 from tests.docker_engine import require_engine
+from tests.saturated import CONNECTIONS, under_load
 
 IMAGE = "arithmetic-lm:test"
 MODEL_URI = f"models:/{MODEL}@{ALIAS}"
@@ -124,9 +127,13 @@ def test_the_image_has_no_training_dependencies(image: str) -> None:
 @pytest.mark.docker
 @pytest.mark.slow
 def test_the_container_turns_healthy_and_stops_cleanly(service: Service) -> None:
-    """The last test of this module: the container is gone after it."""
+    """The last test of this module: the container is gone after it. 64 clients ask meanwhile."""
     containers.wait_until_healthy(service.identity)
-    docker("stop", "--time", "20", service.identity)
+    port = int(service.url.rpartition(":")[2])
+    end = partial(docker, "stop", "--time", "20", service.identity)
+    count = asyncio.run(under_load(port, end))
+    assert count.answered > CONNECTIONS
+    assert (count.cut, count.wrong, count.closed_politely) == (0, 0, CONNECTIONS)
     assert docker("inspect", "--format", "{{.State.ExitCode}}", service.identity) == "0"
     assert "Traceback" not in containers.log_of(service.identity)
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from arithmetic import bundle
 from arithmetic.errors import BrokenBundle, RegistryProblem
-from registry import ALIAS, BUNDLE_TAG, MODEL, pull, record, store
+from registry import ALIAS, BUNDLE_TAG, MODEL, inputs, pull, record, store
 from registry.errors import DigestMismatch, RegistryUnreachable, VersionNotFound
+from serving import watch
 from tests import registry_fixtures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -104,6 +106,19 @@ def test_a_version_already_here_is_not_downloaded_and_a_damaged_one_is(
     (pulled.bundle / bundle.WEIGHTS).write_bytes(b"damaged")
     assert pull.pull(f"models:/{MODEL}/1", server.uri, tmp_path) == pulled
     assert bundle.digest(pulled.bundle) == server.digests["1"]
+
+
+def test_the_service_gets_the_training_questions_distribution(
+    server: Server, tmp_path: Path
+) -> None:
+    """`record` noted it with the run; drift of what users ask is measured against it."""
+    registry = watch.Server(server.uri, 10)
+    pulled = registry.fetch(registry.resolve(f"models:/{MODEL}/1"), tmp_path)
+    profile = inputs.read(inputs.beside(pulled.bundle).read_bytes())
+    questions = pd.read_csv(server.root / "data" / "train.csv")
+    assert profile["operation"] == questions["operation"].value_counts().to_dict()
+    by_first = questions["operand_1"].astype(str).value_counts()
+    assert profile["operand_1_magnitude"] == by_first.to_dict(), "operands are single digits here"
 
 
 def test_a_version_promoted_by_hand_is_served_just_the_same(server: Server) -> None:

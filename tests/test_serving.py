@@ -1,7 +1,7 @@
 """The service over HTTP: right answers, clear refusals, and never `ok` without a model."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,11 @@ from arithmetic.layouts import Answer
 from registry.pull import Pulled
 from serving.__main__ import listen
 from serving.app import create_app
-from serving.batching import Batcher
+from serving.batching import Batcher, Limits
+from serving.metrics import Metrics
+from serving.problems import ModelFailed
 from serving.settings import InvalidSettings, Settings, from_environment
-
-Puller = Callable[[str, str, Path], Pulled]
+from tests.folder_registry import Answers
 
 
 def settings(tmp_path: Path) -> Settings:
@@ -27,10 +28,10 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def pulls(folder: Path) -> Puller:
+def pulls(folder: Path) -> Answers:
     """A registry whose answer is a folder on this disk; test_registry_pull.py has the real one."""
-    return lambda uri, tracking_uri, into: Pulled(
-        "arithmetic-lm", "7", folder, bundle.digest(folder)
+    return Answers(
+        lambda *_: Pulled("arithmetic-lm", "7", folder, bundle.digest(folder), errors=1000)
     )
 
 
@@ -108,7 +109,9 @@ def test_a_body_that_json_cannot_repeat_is_422_too(client, body):
 def test_health_says_what_is_served(client, tiny_bundle):
     response = client.get("/health")
     assert response.status_code == 200
-    assert response.json() == {
+    body = response.json()
+    assert body.pop("registry").startswith("reachable since 20")
+    expected = {
         "status": "ok",
         "model_loaded": True,
         "model_uri": "models:/arithmetic-lm@Production",
@@ -117,15 +120,21 @@ def test_health_says_what_is_served(client, tiny_bundle):
         "bundle_sha256": bundle.digest(tiny_bundle),
         "operations": ["+", "-"],
         "max_operand": 9,
+        "source": "registry",
         "reason": None,
+        "refused": {},
+        "candidate": None,
     }
+    assert {key: body[key] for key in expected} == expected
+    assert body["accuracy"]["checked"] == body["accuracy"]["wrong"] == 0
+    assert body["drift"]["reference"] == "every equation of the domain alike"
 
 
 def test_without_a_model_health_is_not_ok_and_predictions_are_503(tmp_path):
     def nothing(*_: object) -> Pulled:
         raise RegistryProblem("the registry is on holiday; ask again")
 
-    with TestClient(create_app(settings(tmp_path), nothing)) as client:
+    with TestClient(create_app(settings(tmp_path), Answers(nothing))) as client:
         health = client.get("/health")
         assert health.status_code == 503
         assert health.json()["status"] == "unavailable"
@@ -143,9 +152,9 @@ def test_a_model_that_comes_later_is_loaded_then(tiny_bundle, tmp_path):
         attempts.append(arguments)
         if len(attempts) < 3:
             raise RegistryProblem("not yet")
-        return pulls(tiny_bundle)("", "", tmp_path)
+        return Pulled("arithmetic-lm", "7", tiny_bundle, bundle.digest(tiny_bundle), errors=1000)
 
-    with TestClient(create_app(settings(tmp_path), at_the_third)) as client:
+    with TestClient(create_app(settings(tmp_path), Answers(at_the_third))) as client:
         for _ in range(200):
             if client.get("/health").status_code == 200:
                 break
@@ -162,7 +171,7 @@ def test_a_damaged_bundle_is_not_served(tiny_bundle, tmp_path):
 
 def test_docs_show_the_routes_with_examples(client):
     paths = client.get("/openapi.json").json()
-    assert set(paths["paths"]) == {"/predict", "/health"}
+    assert set(paths["paths"]) >= {"/predict", "/health", "/metrics"}
     assert paths["components"]["schemas"]["Question"]["examples"] == [{"equation": "951+11="}]
     assert client.get("/docs").status_code == 200
 
@@ -186,7 +195,7 @@ def test_requests_of_one_turn_share_a_batch_and_a_lone_one_does_not_wait():
         return [answer(str(equation)) for equation in equations]
 
     async def ask() -> None:
-        batcher = Batcher(model, largest_batch=4)
+        batcher = Batcher(model, Limits(largest_batch=4), Metrics(), "7")
         equations = [Equation(n, "+", 0) for n in range(10)]
         answers = await asyncio.gather(*map(batcher.answer, equations))
         assert [a.text for a in answers] == [str(equation) for equation in equations]
@@ -203,13 +212,13 @@ def test_one_bad_equation_does_not_harm_its_batch():
         return [answer("fine") for _ in equations]
 
     async def ask() -> list[Answer | BaseException]:
-        batcher = Batcher(model, largest_batch=64)
+        batcher = Batcher(model, Limits(), Metrics(), "7")
         return await asyncio.gather(
             *(batcher.answer(Equation(n, "+", 0)) for n in range(6)), return_exceptions=True
         )
 
     results = asyncio.run(ask())
-    assert [n for n, result in enumerate(results) if isinstance(result, RuntimeError)] == [3]
+    assert [n for n, result in enumerate(results) if isinstance(result, ModelFailed)] == [3]
     assert results.count(answer("fine")) == 5
 
 

@@ -1,0 +1,31 @@
+"""BentoML with adaptive batching: one worker, no access log, no metrics.
+
+BUNDLE=bundle bentoml serve bentoml_service:Arithmetic --port PORT
+"""
+
+import os
+from pathlib import Path
+
+import bentoml
+
+from arithmetic.engine import Engine
+
+
+@bentoml.service(
+    workers=1,
+    threads=1,
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    monitoring={"enabled": False},
+)
+class Arithmetic:
+    """`{"equations": ["1+1="]}` to `["2"]`; BentoML joins the lists of several requests."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(Path(os.environ["BUNDLE"]))
+
+    @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000)
+    async def predict(self, equations: list[str]) -> list[str]:
+        """A batch in one call of the graph for each operation."""
+        parsed = [self.engine.grammar.parse(text) for text in equations]
+        return [answer.text for answer in self.engine.answer(parsed)]

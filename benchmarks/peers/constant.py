@@ -1,0 +1,49 @@
+"""The ceiling of an ordinary FastAPI route: pydantic in, pydantic out, and no thought between.
+
+python -m benchmarks.peers.constant PORT
+"""
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+
+app = FastAPI()
+
+
+class Question(BaseModel):
+    """As strict as the service's own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    equation: str = Field(max_length=64)
+    show_work: bool = False
+
+
+class Prediction(BaseModel):
+    """The fields of the service's own answer."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    equation: str
+    predicted_answer: str
+    full_output: str
+    latency_ms: float
+    model_version: str
+
+
+@app.post("/predict")
+async def predict(question: Question) -> Prediction:
+    """The same answer to everything."""
+    return Prediction(
+        equation=question.equation,
+        predicted_answer="962",
+        full_output=question.equation + "962",
+        latency_ms=0.0,
+        model_version="1",
+    )
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_level="warning")

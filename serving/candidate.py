@@ -1,0 +1,198 @@
+"""A second version tried on real questions: it answers copies (shadow) or a share (canary)."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from prometheus_client import Counter
+
+from arithmetic.errors import BrokenBundle
+from arithmetic.grammar import Equation, Grammar
+from arithmetic.layouts import Answer
+from registry.pull import Pulled
+from serving.background import Background
+from serving.checking import Checker, Given
+from serving.metrics import Metrics
+from serving.reports import CandidateHealth
+from serving.served import Served
+from serving.settings import Settings
+from serving.tally import CALLS_KEPT, Tally
+from serving.watch import Registry, Watch
+
+log = logging.getLogger(__name__)
+
+CANARY_SHARE = 0.05
+# In shadow, one call in so many is also timed on Production, in the same thread: only there are
+# the two latencies comparable.
+COMPARED = 4
+
+Answerer = Callable[[Sequence[Equation]], list[Answer]]
+Copy = tuple[Served, Answerer, Sequence[Equation]]  # candidate, Production, questions
+
+
+class Candidate:
+    """Follows MODEL_URI_CANDIDATE; a version without the alias any more is let go at once.
+
+    Args:
+        settings: mode, share, model URI.
+        registry: what to ask.
+        load: a verified folder to a self-tested version.
+        production: the version that is Production now.
+        checker: judges the candidate's answers.
+        failed: told of its tally when it could not answer; in the shadow's thread.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        load: Callable[[Pulled], Served],
+        production: Callable[[], Served | None],
+        checker: Checker,
+        metrics: Metrics,
+        failed: Callable[[Tally], None],
+    ):
+        self.mode = settings.candidate_mode
+        shadow = self.mode == "shadow"
+        self.share = settings.candidate_share or (1.0 if shadow else CANARY_SHARE)
+        self.served: Served | None = None
+        self._load, self._production, self._checker = load, production, checker
+        self._shadow: Background[Copy] = Background("shadow", self._answer, settings.check_limit)
+        self._told = failed
+        self._calls = self.not_copied = 0
+        self._owed = 0.0
+        self._production_calls: deque[float] = deque(maxlen=CALLS_KEPT)
+        self._copied = Counter(
+            "arithmetic_shadow_questions",
+            "Questions copied to the candidate, or not for want of room.",
+            ["version", "outcome"],
+            registry=metrics.registry,
+        )
+        self._failed = Counter(
+            "arithmetic_failed",
+            "Questions on which a candidate raised.",
+            ["version"],
+            registry=metrics.registry,
+        )
+        self.watch = Watch(
+            settings.model_uri_candidate,
+            registry,
+            settings.model_cache,
+            self._take,
+            memory=None,
+            seconds=settings.watch_seconds,
+            retry_seconds=settings.pull_retry_seconds,
+            let_go=self._drop,
+        )
+
+    def start(self) -> None:
+        self.watch.start()
+        self._shadow.start()
+
+    def stop(self) -> None:
+        self.watch.stop()
+        self._shadow.stop()
+
+    def pick(self) -> Served | None:
+        """The candidate if it is its turn to answer; only a canary has turns."""
+        served = self.served
+        if served is None or self.mode != "canary" or self._is_production(served):
+            return None
+        return served if self._its_turn(1) else None
+
+    def copy(self, of: Tally, production: Answerer, equations: Sequence[Equation]) -> None:
+        """Let the candidate answer what Production, `of`, has answered; never waits."""
+        served = self.served
+        if served is None or self.mode != "shadow" or served.bundle_sha256 == of.bundle_sha256:
+            return
+        grammar = served.grammar
+        known = [e for e in equations if accepts(grammar, e)]
+        if not known or not self._its_turn(len(known)):
+            return
+        fits = self._shadow.put((served, production, known), len(known))
+        self.not_copied += 0 if fits else len(known)
+        outcome = "copied" if fits else "dropped"
+        self._copied.labels(served.version, outcome).inc(len(known))
+
+    def withdraw(self, served: Served, reason: str) -> None:
+        """Try it no more, until the alias has named another one."""
+        self.served = None
+        self.watch.withdraw((served.version, served.bundle_sha256), reason)
+
+    def report(self) -> CandidateHealth:
+        """For /health."""
+        served, calls = self.served, list(self._production_calls)
+        reason = self.watch.reason
+        if served is not None and self._is_production(served):
+            reason = f"version {served.version} is Production already"
+        return CandidateHealth(
+            model_uri=self.watch.model_uri,
+            mode=self.mode,
+            share=self.share,
+            model_version=served.version if served else None,
+            bundle_sha256=served.bundle_sha256 if served else None,
+            registry=self.watch.registry_state(),
+            reason=reason,
+            accuracy=served.tally.report() if served else None,
+            not_copied=self.not_copied,
+            production_call_ms=round(median(calls) * 1e3, 3) if calls else None,
+        )
+
+    def _is_production(self, served: Served) -> bool:
+        production = self._production()
+        return production is not None and production.bundle_sha256 == served.bundle_sha256
+
+    def _its_turn(self, questions: int) -> bool:
+        """Whether this call is among the share, spread evenly."""
+        self._owed += self.share * questions
+        if self._owed < questions:
+            return False
+        self._owed -= questions
+        return True
+
+    def _take(self, pulled: Pulled) -> Callable[[], None]:
+        served = self._load(pulled)
+        production = self._production()
+        if self.mode == "canary" and production is not None:
+            lacking = set(production.grammar.operations) - set(served.grammar.operations)
+            if lacking or served.grammar.max_operand < production.grammar.max_operand:
+                raise BrokenBundle(
+                    f"version {served.version} does not know every question that Production "
+                    "answers, so it cannot answer a share of them; try it as a shadow"
+                )
+
+        def put() -> None:
+            self._production_calls.clear()
+            self.not_copied = 0
+            self.served = served
+
+        return put
+
+    def _drop(self) -> None:
+        self.served = None
+
+    def _answer(self, copy: Copy) -> None:
+        """In the shadow's thread: answer one call's questions and have them checked."""
+        served, production, equations = copy
+        try:
+            answers = served.answer(equations)
+        except Exception:  # whatever a candidate does, only the candidate pays for it
+            log.exception("version %s, the candidate, failed on %s…", served.version, equations[0])
+            self._failed.labels(served.version).inc(len(equations))
+            served.tally.fail(equations)
+            self._told(served.tally)
+            return
+        self._checker.put(Given(served.tally, served.grammar, equations, answers, asked_for=False))
+        self._calls += 1
+        if self._calls % COMPARED == 0:
+            started = time.perf_counter()
+            production(equations)
+            self._production_calls.append(time.perf_counter() - started)
+
+
+def accepts(grammar: Grammar, equation: Equation) -> bool:
+    """Whether a grammar knows an equation that another one has parsed."""
+    largest = max(equation.operand_1, equation.operand_2)
+    return equation.operation in grammar.operations and largest <= grammar.max_operand

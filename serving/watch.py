@@ -1,0 +1,278 @@
+"""Following a model URI: notice, download, verify, self-test, hand over.
+
+A thread of its own asks the registry every second or so. Whatever the registry does (no answer, a
+slow one, a damaged version), only this thread waits for it, and what is served stays. The thread is
+a daemon: a download that hangs does not hold up the end of the process.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from arithmetic.errors import BrokenBundle, Problem, RegistryProblem
+from registry import inputs
+from registry.errors import RegistryUnreachable, VersionNotFound
+from registry.pull import Pulled, Resolved, artifact, connect, fetch, find
+from serving.remembered import Memory
+
+log = logging.getLogger(__name__)
+
+Identity = tuple[str, str]  # version, digest
+
+
+class Registry(Protocol):
+    """Where versions come from; raises as `registry.pull.pull` does."""
+
+    def resolve(self, model_uri: str) -> Resolved: ...
+
+    def fetch(self, found: Resolved, into: Path) -> Pulled: ...
+
+
+class Server:
+    """An MLflow server asked over one connection."""
+
+    def __init__(self, tracking_uri: str, timeout: float):
+        self._tracking_uri, self._timeout = tracking_uri, timeout
+        self._client: httpx.Client | None = None
+
+    def resolve(self, model_uri: str) -> Resolved:
+        return find(self._connected(), model_uri)
+
+    def fetch(self, found: Resolved, into: Path) -> Pulled:
+        pulled = fetch(self._connected(), found, into)
+        try:
+            self._fetch_inputs(found, inputs.beside(pulled.bundle))
+        except RegistryProblem as problem:  # it answers as well without
+            log.warning(
+                "no profile of the training inputs of version %s: %s", found.version, problem
+            )
+        return pulled
+
+    def _fetch_inputs(self, found: Resolved, target: Path) -> None:
+        if found.run_id and not target.exists():
+            content = artifact(self._connected(), found.run_id, inputs.ARTIFACT)
+            if content is not None:
+                inputs.write(target, inputs.read(content))
+
+    def _connected(self) -> httpx.Client:
+        if self._client is None:
+            self._client = connect(self._tracking_uri, timeout=self._timeout)
+        return self._client
+
+
+class Watch:
+    """Follows one model URI. A numbered one is loaded once and never changes.
+
+    Args:
+        model_uri: `models:/NAME@ALIAS` or `models:/NAME/3`.
+        registry: what to ask.
+        into: the folder of the bundles.
+        take: loads and tests a version and returns what puts it into service; raises Problem or
+            OSError and then leaves what is served as it is.
+        let_go: the alias is gone: told so, if given; otherwise what is served stays.
+        memory: where versions that passed are remembered; None remembers nothing.
+        on_refusal: told of each version that does not pass.
+        start_from_disk: whether a remembered version may serve when the registry gives none.
+        seconds: between questions.
+        retry_seconds: the same, while nothing is served.
+    """
+
+    def __init__(
+        self,
+        model_uri: str,
+        registry: Registry,
+        into: Path,
+        take: Callable[[Pulled], Callable[[], None]],
+        memory: Memory | None,
+        seconds: float,
+        retry_seconds: float,
+        let_go: Callable[[], None] | None = None,
+        start_from_disk: bool = True,
+        on_refusal: Callable[[str], None] | None = None,
+    ):
+        self.model_uri = model_uri
+        self.moves = "@" in model_uri
+        self._registry, self._into, self._take, self._let_go = registry, into, take, let_go
+        self._on_refusal = on_refusal
+        self._memory, self._start_from_disk = memory, start_from_disk
+        self._seconds, self._retry_seconds = seconds, retry_seconds
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()  # one change of what is served at a time
+        self._asked_at: float | None = None  # monotonic; while a question is open
+        self._state, self._since = "not asked yet", _now()
+        self._took = 0.0
+        self.tried = threading.Event()  # a first attempt has succeeded or failed
+        self.serving: Identity | None = None
+        self.source: str | None = None  # "registry" or "disk"
+        self.named: Identity | None = None  # what the URI meant when it was last asked
+        self.refused: dict[Identity, str] = {}
+        self.reason: str | None = None  # of the last attempt that failed, None after a good one
+        self._thread = threading.Thread(target=self._run, name=f"watch {model_uri}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more. A question that is open is not waited for."""
+        self._stopped.set()
+
+    def registry_state(self) -> str:
+        """`reachable since …`, `slow: …` or `unreachable since …`, as /health shows it."""
+        asked_at = self._asked_at
+        if asked_at is not None and (waiting := time.monotonic() - asked_at) > _SLOW_SECONDS:
+            return f"slow: no answer for {waiting:.0f} s; before that {self._state}"
+        if self._took > _SLOW_SECONDS and self._state == "reachable":
+            return f"slow: its last answer took {self._took:.1f} s"
+        return f"{self._state} since {self._since}"
+
+    def refusals(self) -> dict[str, str]:
+        """Versions that are not loaded until the alias has moved, and why."""
+        return {version: why for (version, _), why in dict(self.refused).items()}
+
+    def withdraw(self, served: Identity, reason: str) -> bool:
+        """Refuse a version from now on, until the alias has named another one.
+
+        Returns whether an earlier verified version could take its place.
+        """
+        with self._lock:
+            self.refused[served] = self.reason = reason
+            if self.serving != served:
+                return True
+            self.serving = self.source = None
+            return self._from_disk()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self.look()
+            except Exception as error:  # a bug here must not end the following
+                log.exception("a bug while following %s", self.model_uri)
+                self.reason = f"a bug while following {self.model_uri}: {error!r}"
+            self.tried.set()
+            if self.serving is not None and not self.moves and self.source == "registry":
+                return
+            self._stopped.wait(self._seconds if self.serving else self._retry_seconds)
+
+    def look(self) -> None:
+        """Ask once, and take what is new."""
+        found = self._ask()
+        if found is None:
+            if self.named is not None or self._state != "reachable":
+                self._start()  # a registry that answers and names no version is believed
+            return
+        named = (found.version, found.bundle_sha256)
+        if named != self.named:
+            # The alias has moved, so what was refused before may be tried when it comes back.
+            self.refused = {one: why for one, why in self.refused.items() if one == named}
+            self.named = named
+        if named == self.serving:
+            self.source, self.reason = "registry", None
+        elif named not in self.refused:
+            self._replace(found, named)
+        else:
+            self.reason = self.refused[named]
+        self._start()
+
+    def _start(self) -> None:
+        """With nothing in service, take what is on the disk, if that is allowed."""
+        if self.serving is None and self._start_from_disk:
+            with self._lock:
+                self._from_disk()
+
+    def _ask(self) -> Resolved | None:
+        """What the URI means now; None, with the reason noted, if the registry does not say."""
+        started = self._asked_at = time.monotonic()
+        try:
+            found = self._registry.resolve(self.model_uri)
+        except VersionNotFound as problem:
+            self._note("reachable", str(problem))
+            self.named = None
+            if self._let_go is not None:
+                self._let_go()
+                self.serving = None
+            return None
+        except (Problem, OSError) as problem:
+            self._note("unreachable", str(problem))
+            return None
+        finally:
+            self._asked_at, self._took = None, time.monotonic() - started
+        self._note("reachable", self.reason)
+        return found
+
+    def _replace(self, found: Resolved, named: Identity) -> None:
+        try:
+            # Not under the lock: a slow registry must not hold up a withdrawal.
+            pulled = self._registry.fetch(found, self._into)
+            with self._lock:
+                self._put(pulled, "registry", self._take(pulled))
+        except RegistryUnreachable as problem:
+            self._note("unreachable", str(problem))
+        except BrokenBundle as problem:
+            if str(problem) != self.reason:
+                log.error("version %s is refused: %s", found.version, problem)
+            if self._on_refusal is not None:
+                self._on_refusal(found.version)
+            self.reason = str(problem)
+            if self.serving is not None:  # with nothing to lose, it is tried again
+                self.refused[named] = self.reason
+        except (Problem, OSError) as problem:  # a full disk may be mended
+            if str(problem) != self.reason:
+                log.error("version %s is not loaded: %s", found.version, problem)
+            self.reason = str(problem)
+
+    def _from_disk(self) -> bool:
+        """Serve the latest version that passed here before, if there is one."""
+        if self._memory is None:
+            return False
+        for pulled in self._memory.latest(set(self.refused)):
+            try:
+                put = self._take(pulled)
+            except (Problem, OSError) as problem:
+                log.error("version %s on this disk is not loaded: %s", pulled.version, problem)
+                continue
+            self._put(pulled, "disk", put)
+            return True
+        return False
+
+    def _put(self, pulled: Pulled, source: str, put: Callable[[], None]) -> None:
+        # What is said of a version before the version itself: /health must not show it with the
+        # complaint about the one before.
+        self.serving, self.source = (pulled.version, pulled.bundle_sha256), source
+        if source == "registry":  # from the disk, the reason says why it is not the registry's
+            self.reason = None
+        put()
+        log.info(
+            "serving version %s of %s (bundle %s) from %s",
+            pulled.version,
+            pulled.name,
+            pulled.bundle_sha256[:12],
+            "the registry" if source == "registry" else "this disk",
+        )
+        if self._memory is not None and source == "registry":
+            try:
+                self._memory.remember(pulled)
+            except OSError as error:
+                log.error("version %s is not remembered for a restart: %s", pulled.version, error)
+
+    def _note(self, state: str, reason: str | None) -> None:
+        """Note how the registry is; said in the log when it changes."""
+        if state != self._state:
+            self._since = _now()
+            say = log.warning if state == "unreachable" else log.info
+            say("the registry is %s%s", state, f": {reason}" if reason else "")
+        elif reason and reason != self.reason:
+            log.warning("%s: %s", self.model_uri, reason)
+        self._state, self.reason = state, reason
+
+
+_SLOW_SECONDS = 2.0
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,205 @@
+"""Versions tried on real questions, and taken out of service when they are too often wrong.
+
+Real processes: `mlflow server`, services, and bundles whose graphs were scrambled.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from arithmetic.errors import RegistryProblem
+from registry import ALIAS, CANDIDATE, MODEL
+from registry.errors import PromotionRefused
+from registry.history import TAG
+from registry.promote import promote
+from registry.shadow import ShadowDemand, complaint
+from scripts.tracking_server import tracking_server
+from tests.following_fixtures import REPOSITORY, Store, copied, scrambled, service
+
+TRIED = {"MODEL_URI_CANDIDATE": f"models:/{MODEL}@{CANDIDATE}", "ERROR_RATE_MINIMUM": "50"}
+KEEP = {"ERROR_RATE_LIMIT": "1"}  # nothing is taken out
+
+
+@dataclass(frozen=True)
+class World:
+    """Versions 1 and 2 answer exactly; 3 is often wrong and admits it, so it passes self-tests."""
+
+    store: Store
+    url: str
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("candidate")
+    store = Store(folder / "store")
+    store.register(copied(folder / "1", 1))
+    store.register(copied(folder / "2", 2))
+    store.register(scrambled(folder / "3", 3, 0.15), errors=2_000_000)
+    with tracking_server(store.root) as url:
+        yield World(store, url)
+
+
+@pytest.fixture(autouse=True)
+def aliases(world: World) -> None:
+    """Every test begins with Production at version 1 and no candidate."""
+    world.store.alias("1")
+    world.store.client.delete_registered_model_alias(MODEL, CANDIDATE)
+    world.store.client.delete_registered_model_tag(MODEL, TAG)
+
+
+def checked(health: dict, count: int) -> bool:
+    """Whether the candidate has so many answers judged."""
+    accuracy = health["candidate"]["accuracy"]
+    return accuracy is not None and accuracy["checked"] >= count
+
+
+def tried(health: dict) -> str | None:
+    version: str | None = health["candidate"]["model_version"]
+    return version
+
+
+def refusal(world: World, version: str, wanted: ShadowDemand) -> str:
+    """Why `make promote` says no; these versions were registered without a certificate."""
+    shutil.copy(REPOSITORY / "params.yaml", world.store.root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with pytest.raises(PromotionRefused) as refused:
+            promote(version, world.store.root, shadow=wanted)
+    return str(refused.value)
+
+
+def test_a_shadow_answers_copies_and_nobody_sees_them(world: World, tmp_path: Path) -> None:
+    """Its errors are counted, Production's answers are given, and promote can ask for it."""
+    world.store.alias("3", CANDIDATE)
+    tags = {
+        number: world.store.client.get_model_version(MODEL, number).tags for number in ("2", "3")
+    }
+    with service(tmp_path, world.url, **TRIED, **KEEP) as running:
+        running.until(lambda health: tried(health) == "3")
+        answers = running.ask_many(150)
+        assert {answer["model_version"] for answer in answers} == {"1"}
+        health = running.until(lambda health: checked(health, 150))
+        candidate = health["candidate"]
+        assert (candidate["mode"], candidate["not_copied"]) == ("shadow", 0)
+        assert candidate["accuracy"]["error_rate"] > 0.1
+        assert candidate["accuracy"]["call_ms"] > 0
+        assert candidate["production_call_ms"] > 0
+        assert (health["accuracy"]["checked"], health["accuracy"]["wrong"]) == (150, 0)
+        metrics = running.metrics()
+        assert 'arithmetic_shadow_questions_total{outcome="copied",version="3"} 150' in metrics
+        assert 'arithmetic_wrong_total{operation="+",version="3"}' in metrics
+        assert 'arithmetic_wrong_total{operation="+",version="1"}' not in metrics
+
+        wanted = ShadowDemand(running.url, 100)
+        assert "questions wrongly" in (complaint(wanted, "3", tags["3"]) or "")
+        assert "tries version 3 and not 2" in (complaint(wanted, "2", tags["2"]) or "")
+        world.store.alias("2", CANDIDATE)
+        running.until(lambda health: tried(health) == "2")
+        assert "has 0 clean answers and 100" in (complaint(wanted, "2", tags["2"]) or "")
+        assert "has 0 clean answers and 100 are demanded" in refusal(world, "2", wanted)
+        running.ask_many(100)
+        running.until(lambda health: checked(health, 100))
+        assert complaint(wanted, "2", tags["2"]) is None
+        assert "has no certificate" in refusal(world, "2", wanted)
+        assert "shadow" not in refusal(world, "2", wanted)
+
+        world.store.client.delete_registered_model_alias(MODEL, CANDIDATE)
+        running.until(lambda health: tried(health) is None)
+    assert "does not answer" in (complaint(wanted, "2", tags["2"]) or "")
+
+
+def test_a_canary_answers_its_share_and_is_taken_out(world: World, tmp_path: Path) -> None:
+    """Its answers carry its version; once it is out, all of them are Production's again."""
+    world.store.alias("2", CANDIDATE)
+    canary = {**TRIED, "CANDIDATE_MODE": "canary", "CANDIDATE_SHARE": "0.25"}
+    with service(tmp_path, world.url, **canary) as running:
+        running.until(lambda health: tried(health) == "2")
+        versions = [answer["model_version"] for answer in running.ask_many(100)]
+        assert (versions.count("1"), versions.count("2")) == (75, 25)
+        world.store.alias("3", CANDIDATE)
+        running.until(lambda health: tried(health) == "3")
+        for seed in range(20):
+            running.ask_many(50, seed)
+            if tried(health := running.health()) is None:
+                break
+        assert "of its latest 50 different questions wrongly" in health["candidate"]["reason"]
+        assert {answer["model_version"] for answer in running.ask_many(50)} == {"1"}
+        assert world.store.aliased() == "1"
+        assert 'arithmetic_withdrawn_total{version="3"} 1.0' in running.metrics()
+
+
+def test_a_version_too_often_wrong_is_taken_out_of_service(world: World, tmp_path: Path) -> None:
+    """The one before takes over from the disk, and the alias may move on."""
+    with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50") as running:
+        running.serves("1")
+        world.store.alias("3")
+        running.serves("3")
+        for seed in range(20):
+            running.ask_many(50, seed)
+            if running.health()["model_version"] != "3":
+                break
+        health = running.health()
+        assert (health["status"], health["model_version"]) == ("ok", "1")
+        assert health["source"] == "disk"
+        assert "of its latest 50 different questions wrongly" in health["reason"]
+        assert list(health["refused"]) == ["3"]
+        assert 'arithmetic_withdrawn_total{version="3"} 1.0' in running.metrics()
+        assert "taken out of service: version 3" in running.log.read_text()
+        assert "no operator is set" in running.log.read_text()
+        assert world.store.aliased() == "3", "the service may not write"
+        world.store.alias("2")
+        assert running.serves("2")["refused"] == {}
+        kept = (tmp_path / "cache" / "hard-cases.jsonl").read_text()
+        assert kept.count('"version": "3"') == kept.count("\n") > 10
+
+
+def test_an_operator_s_service_rolls_the_alias_back(world: World, tmp_path: Path) -> None:
+    """With the tags and the history that `make rollback` would have left."""
+    with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50", OPERATOR_TOKEN="x") as running:
+        running.serves("1")
+        world.store.alias("3")
+        running.serves("3")
+        running.ask_many(100)
+        health = running.until(
+            lambda health: health["model_version"] == "1" and health["source"] == "registry"
+        )
+        assert health["reason"] is None
+    assert world.store.aliased() == "1"
+    bad, good = (world.store.client.get_model_version(MODEL, n).tags for n in ("3", "1"))
+    assert "different questions wrongly" in bad["rolled_back_reason"]
+    assert bad["rolled_back_by"].startswith("arithmetic-lm service on ")
+    assert (good["restored_from"], good["restored_reason"]) == ("3", bad["rolled_back_reason"])
+    history = world.store.client.get_registered_model(MODEL).tags[TAG]
+    assert '"current": "1"' in history
+
+
+def test_with_nothing_to_fall_back_on_it_says_503_and_why(world: World, tmp_path: Path) -> None:
+    world.store.alias("3")
+    with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50") as running:
+        running.serves("3")
+        running.ask_many(50)
+        health = running.until(lambda health: not health["model_loaded"])
+        assert "different questions wrongly" in health["reason"]
+        assert running.http.post("/predict", json={"equation": "1+1="}).status_code == 503
+        world.store.alias("2")
+        running.serves("2")
+
+
+def test_a_number_stays_whatever_it_answers(world: World, tmp_path: Path) -> None:
+    uri = f"models:/{MODEL}/3"
+    with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50", MODEL_URI=uri) as running:
+        running.serves("3")
+        running.ask_many(100)
+        health = running.until(lambda health: health["reason"] is not None)
+        assert (health["model_version"], health["status"]) == ("3", "ok")
+        assert "names it by its number" in running.log.read_text()
+    assert world.store.aliased(ALIAS) == "1"
+
+
+@pytest.mark.parametrize(("url", "answers"), [("http://127.0.0.1:1", 0), ("localhost", 5), ("", 5)])
+def test_half_a_demand_is_refused(url: str, answers: int) -> None:
+    with pytest.raises(RegistryProblem, match="give both"):
+        ShadowDemand(url, answers)
