@@ -7,9 +7,9 @@ PYTHON_ENV := .venv/bin
 export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
 export DVC_NO_ANALYTICS := 1
 # By the environment, so that quotes and $ in a reason stay what they are.
-export VERSION REASON OVERRIDE_GATE
+export VERSION REASON OVERRIDE_GATE KEY
 
-.PHONY: help setup lock run four-operations serve promote rollback docker test lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus bench-kills bench-pipeline
+.PHONY: help setup lock run four-operations serve promote rollback deliver trace keys docker test lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus tampering bench-kills bench-pipeline
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,15 @@ promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERR
 
 rollback: setup ## return to the previous Production version (REASON="…")
 	@python -m registry.promote --rollback $(if $(REASON),--reason "$$REASON")
+
+deliver: setup ## record what a tracking server did not take when it was made
+	@python -m registry.deliver
+
+trace: setup ## from a served answer to a line of code, every link checked (VERSION=3, SERVICE_URL=…)
+	@python -m registry.trace $(if $(VERSION),"$$VERSION")
+
+keys: setup ## a pair of keys for SIGNING_KEY and TRUSTED_KEY (KEY=signing-key)
+	@python -m registry.signing "$${KEY:-signing-key}"
 
 docker: setup ## build the image, run Production in a container, ask it one question
 	@python -m scripts.docker
@@ -82,6 +91,9 @@ reproduce-cpus: setup ## a shortened pipeline here and on emulated Intel and AMD
 
 bench-kills: setup ## kill -9 at 1,000 points of dvc repro; an earlier run is gone on with (hours)
 	@python -m benchmarks.kills --jobs 2
+
+tampering: setup ## tamper with a recorded version in every way of the table, try every door
+	@python -m benchmarks.tampering
 
 bench-pipeline: setup ## seconds of both pipelines, from nothing, in a clone of the last commit
 	@python -m benchmarks.pipeline
