@@ -406,7 +406,7 @@ def test_the_version_is_an_ordinary_mlflow_model(root: Path, tmp_path: Path) -> 
 def test_a_store_named_by_a_database_is_the_one_that_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service talks to servers: `make serve` and `make run` start one over whatever is named."""
+    """The service talks to servers: `make serve` and `make run` start one over what is named."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db")
     with pytest.raises(RegistryProblem, match=r"there is no .*mine\.db yet"):

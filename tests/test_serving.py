@@ -237,7 +237,7 @@ def test_a_bad_environment_is_named(monkeypatch, variable, value, says):
 
 
 def test_an_unsigned_version_is_not_served_where_a_key_is_trusted(tiny_bundle, tmp_path):
-    """It says why, and never `ok`; tests/test_tampering.py has signed versions and a real server."""
+    """It says why, and never `ok`; test_tampering.py has signed versions and a real server."""
     _, public = signing.make_keys(tmp_path / "pair")
     trusting = settings(tmp_path).model_copy(update={"trusted_key": public})
     with TestClient(create_app(trusting, pulls(tiny_bundle))) as client:
