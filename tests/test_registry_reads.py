@@ -7,43 +7,44 @@ from typing import Any
 
 import pytest
 
-from registry import reads
-from registry.digests import md5, md5_of_folder
+from arithmetic.checksum import md5
+from registry import reads, workspace
+from registry.digests import md5_of_folder
 from registry.errors import StaleWorkspace
 
 A, B = (hashlib.md5(name.encode()).hexdigest() for name in "ab")
-GRAPHS = {"addition.onnx": A, "subtraction.onnx": B}
+FOLDER = md5_of_folder({"addition.onnx": A, "subtraction.onnx": B})
 STAGES: dict[str, dict[str, Any]] = {
     "train": {
         "params": {"train.seed": 1, "generate.operations": ["+"]},
         "deps": {"data/train.csv": A, "arithmetic/model.py": B},
         "outs": {},
     },
-    "evaluate": {"params": {}, "deps": {"bundle/decoders": md5_of_folder(GRAPHS)}, "outs": {}},
+    "evaluate": {"params": {}, "deps": {"bundle/decoders": FOLDER}, "outs": {}},
 }
+# As stages/reads.py writes them, before they become lists; `patience` is left out of params.yaml.
 TRUE: dict[str, Any] = {
     "train": {
-        "stage": "train",
-        "params": {"train.seed": 1, "generate.operations": ["+"]},
+        "params": {"train": {"seed": 1, "patience": 10}, "generate.operations": ["+"]},
         "files": {"data/train.csv": A, "arithmetic/model.py": B},
     },
-    "evaluate": {
-        "stage": "evaluate",
-        "params": {},
-        "files": {f"bundle/decoders/{name}": value for name, value in GRAPHS.items()},
-    },
+    "evaluate": {"params": {}, "files": {"bundle/decoders": FOLDER}},
 }
 
 
 def noted(folder: Path, **changes: Any) -> Path:
     for stage, content in TRUE.items():
         note = content | (changes if stage == "train" else {})
-        (folder / f"{stage}.json").write_text(json.dumps(note))
+        lists = {
+            "params": [{"key": key, "value": value} for key, value in note["params"].items()],
+            "files": [{"path": path, "md5": value} for path, value in note["files"].items()],
+        }
+        (folder / f"{stage}.json").write_text(json.dumps(lists))
     return folder
 
 
 def test_notes_that_agree_are_accepted(tmp_path: Path) -> None:
-    """Files of a folder that dvc.lock names as one may be noted one by one."""
+    """A default that params.yaml does not mention is no difference."""
     reads.check(noted(tmp_path), STAGES)
 
 
@@ -60,11 +61,13 @@ def test_notes_that_agree_are_accepted(tmp_path: Path) -> None:
             "train read arithmetic/extra.py .*, which dvc.lock does not name",
         ),
         (
-            {"params": {"train.seed": 2, "generate.operations": ["+"]}},
+            {"params": {"train": {"seed": 2}, "generate.operations": ["+"]}},
             "train ran with train.seed = 2 and dvc.lock says 1",
         ),
-        ({"params": {"train.seed": 1}}, r"generate.operations = None and dvc.lock says \['\+'\]"),
-        ({"files": None}, "train.json is no note"),
+        (
+            {"params": {"train": {"seed": 1}}},
+            r"generate.operations = None and dvc.lock says \['\+'\]",
+        ),
     ],
 )
 def test_a_difference_is_named_with_both_values(
@@ -77,7 +80,7 @@ def test_a_difference_is_named_with_both_values(
 def test_a_graph_that_was_swapped_while_it_was_evaluated_is_found(tmp_path: Path) -> None:
     noted(tmp_path)
     path = tmp_path / "evaluate.json"
-    path.write_text(path.read_text().replace(A, B))
+    path.write_text(path.read_text().replace(FOLDER, md5_of_folder({})))
     with pytest.raises(StaleWorkspace, match="evaluate read bundle/decoders with MD5"):
         reads.check(tmp_path, STAGES)
 
@@ -87,6 +90,18 @@ def test_a_note_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.json").unlink()
     with pytest.raises(StaleWorkspace, match=r"train\.json .* `dvc repro --force train`"):
         reads.check(tmp_path, STAGES)
+    (tmp_path / "train.json").write_text('{"params": 1}')
+    with pytest.raises(StaleWorkspace, match=r"train\.json is no note of what train read"):
+        reads.check(tmp_path, STAGES)
+
+
+def test_the_committed_notes_agree_with_the_committed_lock() -> None:
+    """What the stages write is what is read here, for the stages whose notes are in git."""
+    root = Path(__file__).resolve().parents[1]
+    stages = workspace.stages_in(root)
+    del stages["generate"]  # DVC's cache has its note, with its data
+    assert set(stages) == {"train", "export", "evaluate"}
+    reads.check(root / workspace.READS, stages)
 
 
 def test_digests_are_those_of_dvc() -> None:
