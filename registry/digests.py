@@ -1,5 +1,4 @@
-"""Digests of what is not a file on this disk: MD5 as DVC computes it (of files:
-`arithmetic.checksum`); and SHA-256 of a folder's files."""
+"""Digests of what is no file here (MD5 as in `arithmetic.checksum`), and of many files at once."""
 
 import hashlib
 import json

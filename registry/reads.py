@@ -4,7 +4,8 @@ DVC hashes a stage's dependencies when its command has ended (treeverse/dvc #110
 while the stage ran stands in dvc.lock with bytes that the stage never saw. Each stage therefore
 notes the MD5 of what it read (`stages/reads.py`), `metrics/reads/train.json`:
 
-    {"params": [{"key": "model", "value": {…}}, …], "files": [{"path": "…", "md5": "…"}, …]}
+    {"params": [{"key": "train", "value": {"seed": 1, …}}, …],
+     "files": [{"path": "data/train.csv", "md5": "…"}, …]}
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import StaleWorkspace
+from registry.flat import flatten
 
 
 def check(folder: Path, stages: dict[str, dict[str, Any]]) -> None:
@@ -25,14 +27,22 @@ def check(folder: Path, stages: dict[str, dict[str, Any]]) -> None:
         StaleWorkspace: a note is missing or differs; the sentence names the file or the key and
             both values.
     """
+    if _is_not_written_yet(folder):
+        return
     for name, stage in stages.items():
         noted = _read(folder / f"{name}.json")
         _compare_params(name, noted["params"], stage["params"])
         _compare_files(name, noted["files"], stage["deps"])
 
 
+def _is_not_written_yet(folder: Path) -> bool:
+    """Whether these outputs were made before stages noted their reads."""
+    return not folder.exists()
+
+
 def _compare_params(stage: str, noted: dict[str, Any], locked: dict[str, Any]) -> None:
-    for key in sorted(noted.keys() | locked.keys()):
+    # A note has the defaults of keys that params.yaml leaves out as well; dvc.lock has not.
+    for key in sorted(locked):
         if noted.get(key) != locked.get(key):
             raise StaleWorkspace(
                 f"{stage} ran with {key} = {noted.get(key)!r} and dvc.lock says "
@@ -42,44 +52,32 @@ def _compare_params(stage: str, noted: dict[str, Any], locked: dict[str, Any]) -
 
 
 def _compare_files(stage: str, noted: dict[str, str], locked: dict[str, str]) -> None:
-    for path in sorted(noted.keys() | locked.keys()):
-        if path not in noted:
+    mend = f"run `dvc repro --force {stage}`"
+    for path, md5 in sorted(locked.items()):
+        read = noted.get(path)
+        if read is None:
             raise StaleWorkspace(
-                f"{stage} noted no reading of {path}, which dvc.lock names as its input; run "
-                f"`dvc repro --force {stage}`"
+                f"{stage} noted no reading of {path}, which dvc.lock names as its input; {mend}"
             )
-        if path not in locked:
+        if read != md5:
             raise StaleWorkspace(
-                f"{stage} read {path} (MD5 {noted[path][:12]}), which dvc.lock does not name as "
-                "its input; add it to the stage's deps in dvc.yaml"
+                f"{stage} read {path} with MD5 {read[:12]} and dvc.lock says {md5[:12]}: it was "
+                f"edited while the stage ran; {mend}"
             )
-        if noted[path] != locked[path]:
-            raise StaleWorkspace(
-                f"{stage} read {path} with MD5 {noted[path][:12]} and dvc.lock says "
-                f"{locked[path][:12]}: it was edited while the stage ran; run "
-                f"`dvc repro --force {stage}`"
-            )
-
-
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"train": {"seed": 1}}` to `{"train.seed": 1}`; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    for path in sorted(noted.keys() - locked.keys()):
+        raise StaleWorkspace(
+            f"{stage} read {path} (MD5 {noted[path][:12]}), which dvc.lock does not name as its "
+            f"input; {mend}"
+        )
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     mend = f"run `dvc repro --force {path.stem}`"
     try:
         content = json.loads(path.read_bytes())
-        return {
-            "params": flatten({entry["key"]: entry["value"] for entry in content["params"]}),
-            "files": {str(entry["path"]): entry["md5"] for entry in content["files"]},
-        }
+        params = {entry["key"]: entry["value"] for entry in content["params"]}
+        files = {str(entry["path"]): str(entry["md5"]) for entry in content["files"]}
+        return {"params": flatten(params), "files": files}
     except OSError as error:
         raise StaleWorkspace(
             f"{path.name} of what {path.stem} read cannot be read ({error.strerror}); {mend}"

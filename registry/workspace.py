@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from arithmetic import bundle
-from arithmetic.checksum import md5 as md5_of_path
+from arithmetic.checksum import md5
 from registry import reads
 from registry.errors import StaleWorkspace
-from registry.reads import flatten
+from registry.flat import flatten
 
 # The stage that records does not identify what it records.
 RECORDING_STAGE = "record"
@@ -211,15 +211,15 @@ def _hash_of(entry: dict[str, Any]) -> str:
     return str(entry[entry.get("hash", "md5")])
 
 
-def check_file(root: Path, path: str, md5: str) -> None:
+def check_file(root: Path, path: str, expected: str) -> None:
     """Raise StaleWorkspace unless `root/path` is there and has this MD5."""
     place = root / path
     if not place.exists():
         raise StaleWorkspace(f"{path} is missing; run `dvc repro`, or `dvc checkout {path}`")
-    actual = md5_of_path(place)
-    if actual != md5:
+    actual = md5(place)
+    if actual != expected:
         raise StaleWorkspace(
-            f"{path} differs from dvc.lock (it has {actual[:12]}, dvc.lock says {md5[:12]}); "
+            f"{path} differs from dvc.lock (it has {actual[:12]}, dvc.lock says {expected[:12]}); "
             "run `dvc repro`"
         )
 

@@ -84,22 +84,17 @@ def with_errors(root: Path, count: int) -> None:
 
 
 def relock(root: Path) -> None:
-    """Make dvc.lock and the stages' notes say what is on the disk, as a run would have left it."""
+    """Make the stages' notes and dvc.lock say what is on the disk, as a run of them would."""
+    for note in (root / "metrics" / "reads").glob("*.json"):
+        content = json.loads(note.read_text())
+        for entry in content["files"]:
+            if (root / entry["path"]).exists():
+                entry["md5"] = md5(root / entry["path"])
+        note.write_text(json.dumps(content, indent=2))
     path = root / "dvc.lock"
     lock = yaml.safe_load(path.read_text())
-    for name, stage in lock["stages"].items():
-        for dep in stage.get("deps", []):
-            if (root / dep["path"]).exists():
-                dep["md5"] = md5(root / dep["path"])
-        note = root / "metrics" / "reads" / f"{name}.json"
-        if note.exists():
-            content = json.loads(note.read_text())
-            content["files"] = [{key: dep[key] for key in ("path", "md5")} for dep in stage["deps"]]
-            used = stage["params"]["params.yaml"]
-            content["params"] = [{"key": key, "value": value} for key, value in used.items()]
-            note.write_text(json.dumps(content))
     for stage in lock["stages"].values():
-        for out in stage.get("outs", []):
-            if (root / out["path"]).exists():
-                out["md5"] = md5(root / out["path"])
+        for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
+            if (root / entry["path"]).exists():
+                entry["md5"] = md5(root / entry["path"])
     path.write_text(yaml.safe_dump(lock))
