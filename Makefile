@@ -9,9 +9,13 @@ export DVC_NO_ANALYTICS := 1
 # By the environment, so that quotes and $ in a reason stay what they are.
 export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
 
-.PHONY: help setup lock run four-operations serve promote rollback candidate hard-cases docker \
+.PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver trace keys docker test lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus bench-kills bench-serving bench-serving-environment bench-faults tampering bench-pipeline
 	test lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline \
 	bench-kills bench-serving bench-serving-environment bench-faults reproduce-cpus
+
+export VERSION REASON OVERRIDE_GATE KEY
+
+.PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver trace keys docker test lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus bench-kills bench-serving bench-serving-environment bench-faults tampering bench-pipeline
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +57,15 @@ hard-cases: setup ## equations answered wrongly FROM=…/hard-cases.jsonl into h
 
 rollback: setup ## return to the previous Production version (REASON="…")
 	@python -m registry.promote --rollback $(if $(REASON),--reason "$$REASON")
+
+deliver: setup ## record what a tracking server did not take when it was made
+	@python -m registry.deliver
+
+trace: setup ## from a served answer to a line of code, every link checked (VERSION=3, SERVICE_URL=…)
+	@python -m registry.trace $(if $(VERSION),"$$VERSION")
+
+keys: setup ## a pair of keys for SIGNING_KEY and TRUSTED_KEY (KEY=signing-key)
+	@python -m registry.signing "$${KEY:-signing-key}"
 
 docker: setup ## build the image, run Production in a container, ask it one question
 	@python -m scripts.docker
@@ -101,6 +114,9 @@ bench-serving-environment: setup ## what serving costs: seconds to start, memory
 
 bench-faults: setup ## load, overload, kills, promotions, bad input, SIGTERM and a soak (minutes)
 	@python -m benchmarks.faults
+
+tampering: setup ## tamper with a recorded version in every way of the table, try every door
+	@python -m benchmarks.tampering
 
 bench-pipeline: setup ## seconds of both pipelines, from nothing, in a clone of the last commit
 	@python -m benchmarks.pipeline

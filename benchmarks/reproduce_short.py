@@ -123,7 +123,7 @@ def data(params: Params, folder: Path, train_size: int | None = None) -> None:
 
 def shape_of(params: Params, attention: str) -> ModelConfig:
     model = params.model.model_copy(update={"attention": attention})
-    return params.model_copy(update={"model": model}).model_shape
+    return train.shape_of(params.model_copy(update={"model": model}))
 
 
 def trained(
@@ -166,7 +166,7 @@ def trained(
 
 def late_steps(params: Params, committed: Path, source: Path, outputs: Outputs, size: Size) -> None:
     """Steps from the committed weights: activations are others at the end of a training."""
-    grammar, shape = params.generate.grammar, params.model_shape
+    grammar, shape = params.generate.grammar, train.shape_of(params)
     prompt = layouts.prompt_length(grammar.digits)
     replica = Replica(
         shape, params.train, prompt, train.read_sequences(source / "train.csv", grammar)

@@ -1,16 +1,8 @@
-"""Digests of files and folders: MD5 as DVC computes it, SHA-256 for all else."""
+"""Digests of what is no file here (MD5 as in `arithmetic.checksum`), and of many files at once."""
 
 import hashlib
 import json
 from pathlib import Path
-
-
-def md5(path: Path) -> str:
-    """Of a file's bytes, or of the listing of a folder (then it ends in `.dir`)."""
-    if path.is_file():
-        return md5_of(path.read_bytes())
-    files = (file for file in path.rglob("*") if file.is_file())
-    return md5_of_folder({file.relative_to(path).as_posix(): md5(file) for file in files})
 
 
 def md5_of(content: bytes) -> str:

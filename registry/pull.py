@@ -251,6 +251,11 @@ def _download(client: httpx.Client, found: Resolved, path: str, target: Path) ->
                     file.write(chunk)
     except httpx.HTTPError as error:
         raise _lost(client, error) from error
+    except OSError as error:
+        raise RegistryProblem(
+            f"{target.parent} cannot be written ({error.strerror}); make room, or name another "
+            "folder by MODEL_CACHE"
+        ) from error
 
 
 def _fetch_signature(client: httpx.Client, found: Resolved, folder: Path) -> None:

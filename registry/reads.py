@@ -2,17 +2,18 @@
 
 DVC hashes a stage's dependencies when its command has ended (treeverse/dvc #11058): a file edited
 while the stage ran stands in dvc.lock with bytes that the stage never saw. Each stage therefore
-notes the MD5 of what it read, `metrics/reads/train.json`:
+notes the MD5 of what it read (`stages/reads.py`), `metrics/reads/train.json`:
 
-    {"stage": "train", "params": {"train.seed": 1, …}, "files": {"data/train.csv": "<md5>", …}}
+    {"params": [{"key": "train", "value": {"seed": 1, …}}, …],
+     "files": [{"path": "data/train.csv", "md5": "…"}, …]}
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from registry.digests import md5_of_folder
 from registry.errors import StaleWorkspace
+from registry.flat import flatten
 
 
 def check(folder: Path, stages: dict[str, dict[str, Any]]) -> None:
@@ -40,7 +41,8 @@ def _is_not_written_yet(folder: Path) -> bool:
 
 
 def _compare_params(stage: str, noted: dict[str, Any], locked: dict[str, Any]) -> None:
-    for key in sorted(noted.keys() | locked.keys()):
+    # A note has the defaults of keys that params.yaml leaves out as well; dvc.lock has not.
+    for key in sorted(locked):
         if noted.get(key) != locked.get(key):
             raise StaleWorkspace(
                 f"{stage} ran with {key} = {noted.get(key)!r} and dvc.lock says "
@@ -50,28 +52,22 @@ def _compare_params(stage: str, noted: dict[str, Any], locked: dict[str, Any]) -
 
 
 def _compare_files(stage: str, noted: dict[str, str], locked: dict[str, str]) -> None:
-    remaining = dict(noted)
+    mend = f"run `dvc repro --force {stage}`"
     for path, md5 in sorted(locked.items()):
-        read = remaining.pop(path, None)
-        if read is None and md5.endswith(".dir"):
-            within = {name: value for name, value in noted.items() if name.startswith(f"{path}/")}
-            read = md5_of_folder({name[len(path) + 1 :]: value for name, value in within.items()})
-            remaining = {name: value for name, value in remaining.items() if name not in within}
+        read = noted.get(path)
         if read is None:
             raise StaleWorkspace(
-                f"{stage} noted no reading of {path}, which dvc.lock names as its input; run "
-                f"`dvc repro --force {stage}`"
+                f"{stage} noted no reading of {path}, which dvc.lock names as its input; {mend}"
             )
         if read != md5:
             raise StaleWorkspace(
                 f"{stage} read {path} with MD5 {read[:12]} and dvc.lock says {md5[:12]}: it was "
-                f"edited while the stage ran; run `dvc repro --force {stage}`"
+                f"edited while the stage ran; {mend}"
             )
-    if remaining:
-        path = min(remaining)
+    for path in sorted(noted.keys() - locked.keys()):
         raise StaleWorkspace(
-            f"{stage} read {path} (MD5 {remaining[path][:12]}), which dvc.lock does not name as "
-            "its input; add it to the stage's deps in dvc.yaml"
+            f"{stage} read {path} (MD5 {noted[path][:12]}), which dvc.lock does not name as its "
+            f"input; {mend}"
         )
 
 
@@ -79,7 +75,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     mend = f"run `dvc repro --force {path.stem}`"
     try:
         content = json.loads(path.read_bytes())
-        return {"params": dict(content["params"]), "files": dict(content["files"])}
+        params = {entry["key"]: entry["value"] for entry in content["params"]}
+        files = {str(entry["path"]): str(entry["md5"]) for entry in content["files"]}
+        return {"params": flatten(params), "files": files}
     except OSError as error:
         raise StaleWorkspace(
             f"{path.name} of what {path.stem} read cannot be read ({error.strerror}); {mend}"

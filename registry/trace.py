@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from arithmetic.checksum import md5
 from arithmetic.errors import Problem, reported
 from registry import ALIAS, BUNDLE_PATH, MODEL, SIGNATURE_PATH, commits, signature, store, versions
 from registry import workspace as workspaces
-from registry.digests import file_digests, md5
+from registry.digests import file_digests
 from registry.errors import BrokenLink, VersionNotFound
 from registry.served import health_of
 

@@ -16,8 +16,10 @@ from typing import Any
 import yaml
 
 from arithmetic import bundle
-from registry import digests, reads
+from arithmetic.checksum import md5
+from registry import reads
 from registry.errors import StaleWorkspace
+from registry.flat import flatten
 
 # The stage that records does not identify what it records.
 RECORDING_STAGE = "record"
@@ -139,17 +141,6 @@ def stages_in(root: Path) -> dict[str, dict[str, Any]]:
     return locked_stages(_yaml(root / "dvc.lock"))
 
 
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"train": {"seed": 1}}` to `{"train.seed": 1}`; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def metrics(nested: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """The numbers of a metrics file under names that MLflow accepts: `by_operation.plus.errors`."""
     found: dict[str, float] = {}
@@ -220,15 +211,15 @@ def _hash_of(entry: dict[str, Any]) -> str:
     return str(entry[entry.get("hash", "md5")])
 
 
-def check_file(root: Path, path: str, md5: str) -> None:
+def check_file(root: Path, path: str, expected: str) -> None:
     """Raise StaleWorkspace unless `root/path` is there and has this MD5."""
     place = root / path
     if not place.exists():
         raise StaleWorkspace(f"{path} is missing; run `dvc repro`, or `dvc checkout {path}`")
-    actual = digests.md5(place)
-    if actual != md5:
+    actual = md5(place)
+    if actual != expected:
         raise StaleWorkspace(
-            f"{path} differs from dvc.lock (it has {actual[:12]}, dvc.lock says {md5[:12]}); "
+            f"{path} differs from dvc.lock (it has {actual[:12]}, dvc.lock says {expected[:12]}); "
             "run `dvc repro`"
         )
 

@@ -34,7 +34,7 @@ def imports(path: Path) -> set[str]:
 
 
 def modules(room: str) -> list[Path]:
-    return sorted((ROOT / room).glob("*.py"))
+    return sorted((ROOT / room).rglob("*.py"))
 
 
 @pytest.mark.parametrize("room", ROOMS)

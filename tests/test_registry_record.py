@@ -15,7 +15,12 @@ from mlflow import MlflowClient
 
 from registry import BUNDLE_TAG, EXPERIMENT, MODEL, models, projection, record, store, workspace
 from registry import versions as versions_module
-from registry.errors import DigestMismatch, RegistryUnreachable, StaleWorkspace
+from registry.errors import (
+    DigestMismatch,
+    RegistryProblem,
+    RegistryUnreachable,
+    StaleWorkspace,
+)
 from tests import registry_fixtures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -396,3 +401,20 @@ def test_the_version_is_an_ordinary_mlflow_model(root: Path, tmp_path: Path) -> 
     assert json.loads(content["signature"]["outputs"])[0]["name"] == "answer"
     assert content["saved_input_example_info"]
     assert "python_model" not in content["flavors"]["python_function"]
+
+
+def test_a_store_named_by_a_database_is_the_one_that_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service talks to servers: `make serve` and `make run` start one over what is named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db")
+    with pytest.raises(RegistryProblem, match=r"there is no .*mine\.db yet"):
+        store.database_to_serve(tmp_path)
+    (tmp_path / "mine.db").touch()
+    assert store.database_to_serve(tmp_path) == f"sqlite:///{tmp_path.resolve()}/mine.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:p@localhost/mlflow")
+    assert store.database_to_serve(tmp_path) == "postgresql://u:p@localhost/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert store.database_to_serve(tmp_path) is None
+    assert store.without_password("http://user:secret@host:5000/x") == "http://host:5000/x"

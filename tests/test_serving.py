@@ -12,6 +12,7 @@ from arithmetic.engine import Engine
 from arithmetic.errors import RegistryProblem
 from arithmetic.grammar import Equation
 from arithmetic.layouts import Answer
+from registry import signing
 from registry.pull import Pulled
 from serving.__main__ import listen
 from serving.app import create_app
@@ -242,3 +243,13 @@ def test_a_bad_environment_is_named(monkeypatch, variable, value, says):
     with pytest.raises(InvalidSettings) as refusal:
         from_environment()
     assert says in str(refusal.value)
+
+
+def test_an_unsigned_version_is_not_served_where_a_key_is_trusted(tiny_bundle, tmp_path):
+    """It says why, and never `ok`; test_tampering.py has signed versions and a real server."""
+    _, public = signing.make_keys(tmp_path / "pair")
+    trusting = settings(tmp_path).model_copy(update={"trusted_key": public})
+    with TestClient(create_app(trusting, pulls(tiny_bundle))) as client:
+        response = client.get("/health")
+        assert response.status_code == 503
+        assert "is not signed" in response.json()["reason"]
