@@ -253,7 +253,7 @@ def everything(scratch: Path, size: Size) -> Outputs:
         data(params, source, size.data, hard)
         outputs.add_files(f"{name}/data", source)
         for attention in ATTENTIONS:
-            # Of four operations the committed model's graphs will do: emulated, a set takes minutes.
+            # Of four operations the committed model's graphs will do: emulated they take minutes.
             fewer = replace(size, graphs=size.graphs and name == "default")
             trained(params, attention, source, scratch / f"{name}-{attention}", outputs, fewer)
         late_steps(params, project / "bundle", source, outputs, size)
