@@ -10,9 +10,9 @@ export DVC_NO_ANALYTICS := 1
 export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO KEY
 
 .PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver \
-	trace keys docker test lint format clean gc seeds frontier six-digits bench-beam certify- \
-	full reproduce reproduce-cpus bench-kills bench-serving bench-serving-environment bench- \
-	faults tampering bench-pipeline
+	trace keys docker test lint format clean gc seeds frontier six-digits bench-beam \
+	certify-full reproduce reproduce-cpus bench-kills bench-serving bench-serving-environment \
+	bench-faults tampering bench-pipeline
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
