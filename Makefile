@@ -7,15 +7,12 @@ PYTHON_ENV := .venv/bin
 export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
 export DVC_NO_ANALYTICS := 1
 # By the environment, so that quotes and $ in a reason stay what they are.
-export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO
+export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO KEY
 
-.PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver trace keys docker test lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus bench-kills bench-serving bench-serving-environment bench-faults tampering bench-pipeline
-	test lint format seeds frontier six-digits certify-full reproduce bench-beam bench-pipeline \
-	bench-kills bench-serving bench-serving-environment bench-faults reproduce-cpus
-
-export VERSION REASON OVERRIDE_GATE KEY
-
-.PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver trace keys docker test lint format seeds frontier six-digits bench-beam certify-full reproduce reproduce-cpus bench-kills bench-serving bench-serving-environment bench-faults tampering bench-pipeline
+.PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver \
+	trace keys docker test lint format clean gc seeds frontier six-digits bench-beam \
+	certify-full reproduce reproduce-cpus bench-kills bench-serving bench-serving-environment \
+	bench-faults tampering bench-pipeline
 
 help: ## what there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -79,6 +76,12 @@ lint: setup ## ruff and mypy
 
 format: setup ## let ruff mend what it can
 	@ruff check --fix --quiet . ; ruff format .
+
+clean: setup ## caches of tools: what would go; YES=1 deletes it
+	@python -m scripts.clean $(if $(YES),--yes)
+
+gc: setup ## what DVC's cache holds and no lock, commit or version needs; YES=1 deletes it
+	@python -m scripts.gc $(if $(YES),--yes)
 
 seeds: setup ## ten fresh seeds of the default recipe, each certified on its whole domain
 	@python -m benchmarks.seeds

@@ -52,6 +52,15 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "packages": {name: version(name) for name in PACKAGES},
         "settings": stages.REPRODUCIBLE_ENVIRONMENT,
+        "threads_a_process": int(stages.REPRODUCIBLE_ENVIRONMENT["OMP_NUM_THREADS"]),
+    }
+
+
+def compared(expected: dict[str, str], got: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Output to both hashes; "-" where one side does not have it."""
+    return {
+        path: {"expected": expected.get(path, "-"), "got": got.get(path, "-")}
+        for path in sorted(expected | got)
     }
 
 
@@ -64,6 +73,9 @@ def reproduce(project: str, cpus: set[int] | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         clone = Path(scratch) / "clone"
         subprocess.run(["git", "clone", "-q", "--local", str(ROOT), str(clone)], check=True)
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
+        ).stdout.strip()
         folder = clone / project
         expected = outputs(folder / "dvc.lock")
         variables = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -78,12 +90,9 @@ def reproduce(project: str, cpus: set[int] | None) -> dict[str, Any]:
         )
         if done.returncode:
             raise Problem("dvc repro failed in the clone; its own words are above")
-        got = outputs(folder / "dvc.lock")
-    rows = {
-        path: {"expected": expected.get(path, "-"), "got": got.get(path, "-")}
-        for path in sorted(expected | got)
-    }
+        rows = compared(expected, outputs(folder / "dvc.lock"))
     return {
+        "commit": commit,
         "equal": all(row["expected"] == row["got"] for row in rows.values()),
         "cores_allowed": len(cpus) if cpus else machine()["cores"],
         "outputs": rows,
@@ -103,6 +112,7 @@ def main() -> None:
             cpus = set(sorted(os.sched_getaffinity(0))[: given.cores])
         certificate = reproduce(given.project, cpus)
         print(json.dumps(certificate["environment"], indent=2))
+        print(f"\ncommit {certificate['commit']}")
         print(f"\n{'output':34} {'expected':36} {'got':36}")
         for path, row in certificate["outputs"].items():
             sign = "=" if row["expected"] == row["got"] else "DIFFERS"

@@ -68,8 +68,17 @@ def emulator() -> str:
 
 
 def computed(cpu: Cpu, folder: Path, quick: bool, core: int) -> dict[str, Any]:
-    """outputs.json of one CPU, made in `folder` on one core; raises Problem if it fails."""
-    folder.mkdir()
+    """outputs.json of one CPU, made in `folder` on one core unless it is there.
+
+    Raises:
+        Problem: the pipeline fails there.
+    """
+    finished = folder / "outputs.json"
+    if finished.exists():
+        print(f"computed before on {cpu.name}", flush=True)
+        return read(finished)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     variables = {**os.environ, "PYTHONPATH": str(ROOT), NUMPY: cpu.numpy_without}
     command = [*cpu.command, sys.executable, "-m", "benchmarks.reproduce_short", str(folder)]
     command += ["--core", str(core), *(["--quick"] if quick else [])]
@@ -81,7 +90,12 @@ def computed(cpu: Cpu, folder: Path, quick: bool, core: int) -> dict[str, Any]:
             f"the pipeline fails on {cpu.name}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
     print(f"computed on {cpu.name}", flush=True)
-    content: dict[str, Any] = json.loads((folder / "outputs.json").read_text(encoding="utf-8"))
+    return read(finished)
+
+
+def read(finished: Path) -> dict[str, Any]:
+    """outputs.json of one CPU."""
+    content: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
     return content
 
 
@@ -117,12 +131,18 @@ def committed(folder: Path, hashes: dict[str, str]) -> dict[str, bool]:
     return same
 
 
-def compare(quick: bool, cpus: tuple[Cpu, ...] = CPUS) -> dict[str, Any]:
-    """Run everything and compare; as many at once as there are cores."""
+def compare(quick: bool, cpus: tuple[Cpu, ...] = CPUS, kept: Path | None = None) -> dict[str, Any]:
+    """Run everything and compare; as many at once as there are cores.
+
+    Args:
+        kept: a folder for what each CPU computed, so that an ended comparison can be gone on with;
+            by default it is gone afterwards.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     version = emulator()
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {cpu: Path(scratch) / str(index) for index, cpu in enumerate(cpus)}
+        place = (kept or Path(scratch)).resolve()
+        folders = {cpu: place / str(index) for index, cpu in enumerate(cpus)}
         with ThreadPoolExecutor(len(allowed)) as pool:
             jobs = {
                 cpu.name: pool.submit(
@@ -170,9 +190,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare a shortened pipeline between CPUs.")
     parser.add_argument("--quick", action="store_true", help="a few steps, as CI does")
     parser.add_argument("--result", help="name of the result (reproduce-cpus; none when quick)")
+    parser.add_argument("--keep", type=Path, help="keep and reuse each CPU's outputs in a folder")
     given = parser.parse_args()
     with reported():
-        result = compare(given.quick)
+        result = compare(given.quick, kept=given.keep)
         print(table(result))
         name = given.result or ("" if given.quick else "reproduce-cpus")
         if name:

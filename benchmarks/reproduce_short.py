@@ -15,7 +15,8 @@ import argparse
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ from arithmetic.config import BundleConfig, ModelConfig
 from arithmetic.errors import reported
 from benchmarks import small
 from benchmarks.reproduce_operations import Operations
-from stages import evaluate, export, generate, train
+from stages import domain, evaluate, export, generate, train
 from stages.certify import SHARD, Equations, Prover
 from stages.params import Params, load
 from stages.replica import Replica
@@ -54,7 +55,8 @@ class Size:
         late: steps from the committed weights.
         validated, certified, decoded: equations of each operation.
         graphs: whether graphs are exported.
-        small: whether the small configuration goes through every stage besides.
+        small: whether the small configuration goes through every stage besides, and a domain too
+            large to be listed is sampled.
     """
 
     projects: tuple[str, ...] = ("default", "four-operations")
@@ -104,18 +106,22 @@ class InThisProcess:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def run(self, method: str, equations: Equations, size: int = SHARD) -> np.ndarray:
-        parts = [getattr(self.prover, method)(part) for part in equations.split(size)]
+    def run(
+        self, method: str, equations: Equations, size: int = SHARD, arguments: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        parts = [getattr(self.prover, method)(part, *arguments) for part in equations.split(size)]
         return np.concatenate(parts) if parts else np.empty(0)
 
 
-def data(params: Params, folder: Path, train_size: int | None = None) -> None:
+def data(
+    params: Params, folder: Path, train_size: int | None = None, hard_cases: Sequence[str] = ()
+) -> None:
     """The stage `generate` into `folder`, by the names that the pipeline's outputs have."""
     folder.mkdir(parents=True)
     wanted = params.generate
     if train_size:
         wanted = wanted.model_copy(update={"train_size": train_size})
-    splits = generate.generate(wanted)
+    splits = generate.generate(wanted, hard_cases)
     for name, rows in splits.items():
         rows.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     generate.summary(splits).to_csv(folder / "data_summary.csv", index=False, lineterminator="\n")
@@ -159,8 +165,8 @@ def trained(
     train.write(progress, short, BundleConfig(grammar, shape), paths)
     if size.graphs:
         (target / bundle.DECODERS).mkdir()
-        for operation, graph in export.export(target, params.export.opset).items():
-            (target / bundle.decoder(operation)).write_bytes(graph)
+        for path, graph in export.export(target, params.export.opset).items():
+            (target / path).write_bytes(graph)
     outputs.add_files(target.name, target)
 
 
@@ -183,8 +189,8 @@ def late_steps(params: Params, committed: Path, source: Path, outputs: Outputs, 
 def certified(params: Params, committed: Path, name: str, outputs: Outputs, size: Size) -> None:
     """The committed model: its graphs exported anew, margins and answers on a sample."""
     if size.graphs:
-        for operation, graph in export.export(committed, params.export.opset).items():
-            outputs.add(f"{name}/committed/{bundle.decoder(operation)}", graph)
+        for path, graph in export.export(committed, params.export.opset).items():
+            outputs.add(f"{name}/committed/{path}", graph)
     prover, grammar = Prover(committed), params.generate.grammar
     rng = np.random.default_rng(1)
     for operation in grammar.operations:
@@ -194,6 +200,8 @@ def certified(params: Params, committed: Path, name: str, outputs: Outputs, size
         few = sample[slice(size.decoded)]
         outputs.add(f"{name}/committed/decoded {operation}", prover.decode(few).tobytes())
         outputs.add(f"{name}/committed/decoded by graph {operation}", prover.graph(few).tobytes())
+        fewer = few[slice(size.decoded // 10)]
+        outputs.add(f"{name}/committed/beam {operation}", prover.beam(fewer, 3).tobytes())
 
 
 def small_pipeline(scratch: Path, outputs: Outputs) -> None:
@@ -217,6 +225,21 @@ def small_pipeline(scratch: Path, outputs: Outputs) -> None:
     outputs.add("small/evaluation.json", json.dumps(result, indent=2).encode())
 
 
+def sampled_domain(params: Params, scratch: Path, outputs: Outputs) -> None:
+    """Six digits: candidates instead of the whole domain, a sample instead of every equation."""
+    large = {"max_operand": 999_999, "train_size": 2_000, "validation_size": 200, "test_size": 200}
+    params = params.model_copy(update={"generate": params.generate.model_copy(update=large)})
+    data(params, scratch / "six-digits")
+    outputs.add_files("six-digits/data", scratch / "six-digits")
+    for operation in params.generate.operations:
+        rng = np.random.default_rng(params.evaluate.seed)
+        certified = domain.chosen(params.generate.grammar, operation, 10_000, rng).equations
+        pairs = np.stack([certified.operand_1, certified.operand_2])
+        outputs.add(f"six-digits/certified {operation}", pairs.tobytes())
+    bounds = [domain.error_rate_bound(errors, 1_000_000) for errors in range(100)]
+    outputs.add("six-digits/error rate bounds", repr(bounds).encode())
+
+
 def everything(scratch: Path, size: Size) -> Outputs:
     """All outputs, computed in `scratch`, which becomes the working directory."""
     single_threaded()
@@ -226,14 +249,18 @@ def everything(scratch: Path, size: Size) -> Outputs:
         project = PROJECTS[name]
         params = load(project / "params.yaml")
         source = scratch / name
-        data(params, source, size.data)
+        hard = generate.read_hard_cases(project / "hard_cases.csv")
+        data(params, source, size.data, hard)
         outputs.add_files(f"{name}/data", source)
         for attention in ATTENTIONS:
-            trained(params, attention, source, scratch / f"{name}-{attention}", outputs, size)
+            # Of four operations the committed model's graphs will do: emulated they take minutes.
+            fewer = replace(size, graphs=size.graphs and name == "default")
+            trained(params, attention, source, scratch / f"{name}-{attention}", outputs, fewer)
         late_steps(params, project / "bundle", source, outputs, size)
         certified(params, project / "bundle", name, outputs, size)
     if size.small:
         small_pipeline(scratch, outputs)
+        sampled_domain(load(PROJECTS["default"] / "params.yaml"), scratch, outputs)
     return outputs
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from arithmetic import bundle
-from benchmarks.reproduce import outputs
+from benchmarks.reproduce import compared, outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +33,16 @@ def test_the_certificate_of_four_operations_is_its_evaluation():
     assert certificate == (ROOT / "four-operations" / "metrics" / "evaluation.json").read_bytes()
     beside = ROOT / "docs" / "certificates" / "four-operations-bundle"
     assert json.loads(certificate)["bundle_sha256"] == bundle.digest(beside)
+
+
+def test_the_certificate_shows_what_differs_and_what_is_missing():
+    """Everything is run and compared for real in .ci/run: `make reproduce`, by HEAD's dvc.lock."""
+    rows = compared({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"})
+    assert [path for path, row in rows.items() if row["expected"] != row["got"]] == ["b", "c", "d"]
+    assert rows["c"]["got"] == rows["d"]["expected"] == "-"
+
+
+def test_continuous_integration_reproduces_before_it_tests():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert 0 < script.index("make reproduce || reproduced=$?") < script.index("\nmake test\n")
+    assert script.rstrip().endswith('exit "$reproduced"')
