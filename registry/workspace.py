@@ -89,12 +89,12 @@ def read(root: Path) -> Workspace:
                     f"{value!r}; run `dvc repro`"
                 )
     for stage in stages.values():
-        for path, digest in stage["outs"].items():
-            check_file(root, path, digest)
+        for path, expected in stage["outs"].items():
+            check_file(root, path, expected)
     for stage in stages.values():
-        for path, digest in stage["deps"].items():
+        for path, expected in stage["deps"].items():
             if (root / path).exists():  # data need not be here to record what came of it
-                check_file(root, path, digest)
+                check_file(root, path, expected)
     reads.check(root / READS, stages)
     return parse(root)
 
@@ -107,7 +107,7 @@ def parse(root: Path) -> Workspace:
         BrokenBundle: the bundle is incomplete.
     """
     stages, params = stages_in(root), flatten(_yaml(root / "params.yaml"))
-    outs = {path: digest for stage in stages.values() for path, digest in stage["outs"].items()}
+    outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
     for path in ("metrics/evaluation.json", "metrics/history.csv"):
         if not (root / path).is_file():
             raise StaleWorkspace(f"{path} is missing; run `dvc repro`")
@@ -226,7 +226,7 @@ def check_file(root: Path, path: str, expected: str) -> None:
 
 def data_of(outs: dict[str, str]) -> dict[str, str]:
     """The data sets among outputs."""
-    return {path: digest for path, digest in outs.items() if re.fullmatch(r"data/.*\.csv", path)}
+    return {path: md5 for path, md5 in outs.items() if re.fullmatch(r"data/.*\.csv", path)}
 
 
 def param_text(value: Any) -> str:
