@@ -401,10 +401,11 @@ def figures(tried: list[Tried]) -> dict[str, object]:
 
 def table(tried: list[Tried]) -> str:
     """A line for each tampering, a column for each door."""
-    lines = [f"{'':<44}" + "".join(f"{door:<10}" for door in DOORS)]
+    width = 2 + max(len(one.tampering) for one in tried)
+    lines = [" " * width + "".join(f"{door:<10}" for door in DOORS)]
     for name in dict.fromkeys(one.tampering for one in tried):
         outcomes = {one.door: one.outcome for one in tried if one.tampering == name}
-        lines.append(f"{name:<44}" + "".join(f"{outcomes[door]:<10}" for door in DOORS))
+        lines.append(f"{name:<{width}}" + "".join(f"{outcomes[door]:<10}" for door in DOORS))
     return "\n".join(lines)
 
 
