@@ -29,7 +29,7 @@ def equations(grammar: Grammar) -> tuple[Equation, ...]:
     return tuple(
         Equation(a, operation, b)
         for operation in grammar.operations
-        for a, b in pairs
+        for a, b in dict.fromkeys(pairs)  # a certificate counts each equation once
         if b >= OPERATIONS[operation].smallest_operand_2
     )
 
