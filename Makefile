@@ -68,7 +68,7 @@ docker: setup ## build the image, run Production in a container, ask it one ques
 	@python -m scripts.docker
 
 test: setup lint ## lint, types and all tests
-	@python -m pytest
+	@python -m pytest -n 2 --dist loadfile
 
 lint: setup ## ruff and mypy
 	@ruff check --quiet . && ruff format --check --quiet . && echo "ruff: clean"
