@@ -8,6 +8,7 @@ moved to the tampered version by hand, and the service must go on serving versio
 """
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -67,6 +68,7 @@ class House:
 
     root: Path
     trusted_key: Path
+    cache: Path
     tracking_uri: str = ""
     address: str = ""
 
@@ -116,7 +118,15 @@ class House:
         return bool(ask(self.address, "7+2=")["model_version"] == number)
 
     def keeps_serving(self) -> None:
-        """Move the alias to version 2 by hand: the service must stay with version 1."""
+        """Move the alias to version 2 by hand: the service must stay with version 1.
+
+        What it pulled while version 2 was whole (a promotion was tried) is deleted: those bytes
+        are the registered ones, and it would rightly serve them.
+        """
+        if not self.serves("1"):
+            raise Problem("the service does not serve version 1 any more")
+        for pulled in [path for path in self.cache.glob(f"{MODEL}-2-*") if path.is_dir()]:
+            shutil.rmtree(pulled)
         with store.opened(self.root) as client:
             client.set_registered_model_alias(MODEL, ALIAS, "2")
         try:
@@ -341,9 +351,9 @@ def built(root: Path, scratch: Path) -> Iterator[House]:
         git(root, "add", "-A")
         git(root, "commit", "-q", "-m", "version 2")
         record.record(root)
-        house = House(root, public)
+        house = House(root, public, scratch / "cache")
         with tracking_server(root) as house.tracking_uri:
-            os.environ |= {"TRUSTED_KEY": str(public), "MODEL_CACHE": str(scratch / "cache")}
+            os.environ |= {"TRUSTED_KEY": str(public), "MODEL_CACHE": str(house.cache)}
             os.environ["WATCH_SECONDS"] = "0.2"
             try:
                 port, log = free_port("127.0.0.1"), scratch / "service.log"
