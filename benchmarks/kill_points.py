@@ -45,6 +45,7 @@ NAMED: dict[str, tuple[Point, ...]] = {
     "generate": (
         Point("between two data sets", "stages.generate", r"^open data/test\.csv$"),
         Point("dvc.lock emptied", "repro", r"^open .*dvc\.lock$", effect="empty"),
+        Point("DVC's rwlock emptied", "repro", r"^open .*\.dvc/tmp/rwlock$", effect="empty"),
     ),
     "train": (
         Point("inside a checkpoint write", "stages.train", CHECKPOINT, effect="half"),

@@ -51,7 +51,9 @@ def figures(tally: Tally, seconds: float, code: str) -> dict[str, Any]:
         "at_random_moments_of": dict(sorted(tally.random.items())),
         "at_named_points": dict(sorted(tally.named.items())),
         "of": dict(sorted(tally.whom.items())),
+        "stopped_with_a_word": dict(sorted(tally.stopped.items())),
         "ended_before_their_kill": tally.ended_before,
+        "rwlocks_mended": tally.rwlocks_mended,
         "seconds": round(seconds),
         "code": code,
     }
@@ -67,8 +69,10 @@ def before(name: str, code: str) -> tuple[Tally, float]:
         Counter(found["at_random_moments_of"]),
         Counter(found["at_named_points"]),
         Counter(found["of"]),
+        Counter(found["stopped_with_a_word"]),
         found["rounds"],
         found["ended_before_their_kill"],
+        found["rwlocks_mended"],
     )
     print(f"{tally.kills} kills were survived before; going on", flush=True)
     return tally, float(found["seconds"])

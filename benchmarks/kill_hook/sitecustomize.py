@@ -3,8 +3,8 @@ the folder stands first on PYTHONPATH.
 
 An audit hook sees what the process does: files opened and renamed, databases connected, and
 thousands of smaller events between two statements of a transaction. KILL_POINT says in which
-module, at which event and at how many of them `kill -9` strikes; KILL_COUNT names a file that gets
-how many there were.
+module, at which event and at how many of them `kill -9` strikes, and KILL_MARK names a file that
+then tells of it; KILL_COUNT names one that gets how many events there were.
 """
 
 import json
@@ -47,6 +47,8 @@ def install(point: dict[str, str], count_into: str | None) -> None:
             os.truncate(path, os.path.getsize(path) // 2)
         elif point["effect"] == "empty" and os.path.exists(path):
             os.truncate(path, 0)
+        with open(os.environ["KILL_MARK"], "w", encoding="utf-8"):
+            pass  # struck: what comes now is no failure of its own
         if point["group"]:
             os.killpg(os.getpgrp(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
