@@ -155,6 +155,7 @@ def compare(quick: bool, cpus: tuple[Cpu, ...] = CPUS, kept: Path | None = None)
     rows = compared(results)
     operations = {name: set(result["operations"]) for name, result in results.items()}
     return {
+        "quick": quick,
         "equal": all(map(equal, rows.values())),
         "as_committed": all(same.values()),
         "emulator": version,

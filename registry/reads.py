@@ -27,17 +27,10 @@ def check(folder: Path, stages: dict[str, dict[str, Any]]) -> None:
         StaleWorkspace: a note is missing or differs; the sentence names the file or the key and
             both values.
     """
-    if _is_not_written_yet(folder):
-        return
     for name, stage in stages.items():
         noted = _read(folder / f"{name}.json")
         _compare_params(name, noted["params"], stage["params"])
         _compare_files(name, noted["files"], stage["deps"])
-
-
-def _is_not_written_yet(folder: Path) -> bool:
-    """Whether these outputs were made before stages noted their reads."""
-    return not folder.exists()
 
 
 def _compare_params(stage: str, noted: dict[str, Any], locked: dict[str, Any]) -> None:
