@@ -21,6 +21,7 @@ class Queue:
         operation, width: the kind: operation and beam width.
         heavy: calls go to the worker thread.
         size, depth, answers: what is counted.
+        seconds_each: of a call, per equation, as the last calls took (a moving average).
     """
 
     operation: str
@@ -31,9 +32,14 @@ class Queue:
     answers: Counter
     singles: deque[Waiting] = field(default_factory=deque)
     bulk: deque[Waiting] = field(default_factory=deque)
+    seconds_each: float = 0.0
 
     def __len__(self) -> int:
         return len(self.singles) + len(self.bulk)
+
+    def took(self, seconds: float, count: int) -> None:
+        """Note how long a call for `count` equations was under way."""
+        self.seconds_each += (seconds / count - self.seconds_each) / 4
 
     def take(self, largest: int) -> list[Waiting]:
         """The next call's equations; a quarter is kept for bulk, if there is any."""

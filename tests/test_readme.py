@@ -10,6 +10,17 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+LABELS = {
+    "service": "this service, + and −",
+    "constant": "FastAPI, a constant answer",
+    "torch": "FastAPI, torch eager",
+    "litserve": "LitServe",
+    "bentoml": "BentoML",
+    "mlflow": "mlflow models serve",
+    "mlserver": "MLServer",
+}
+
+
 def read(name: str) -> dict:
     return json.loads((ROOT / name).read_text(encoding="utf-8"))
 
@@ -52,8 +63,33 @@ def test_the_four_operations_are_those_of_their_evaluation():
     assert row("parameters of the model for") == f"{training['parameters']:,}"
 
 
+def test_the_servers_are_those_of_the_benchmark():
+    """Every row of the table of servers, MLServer's absence included."""
+    servers = read("benchmarks/results/serving.json")["servers"]
+    rows = re.findall(
+        r"^\| (.+?) \| ([\d,]+|not measured) \| ([\d.]*) ?\| ([\d.]*) ?\|$", README, re.M
+    )
+    shown = {label.strip("`"): figures for label, *figures in rows}
+    for key, label in LABELS.items():
+        found = servers.get(key)
+        if found is None:  # could not be started; the result says why
+            assert shown[label] == ["not measured", "", ""]
+            continue
+        many = found["connections_64"]
+        assert shown[label] == [
+            f"{many['requests_per_second']:,.0f}",
+            f"{found['throughput_of_constant']:.2f}",
+            f"{many['p99_ms']:.1f}",
+        ]
+
+
+def test_six_digits_are_those_of_their_benchmark():
+    found = read("benchmarks/results/six-digits.json")
+    assert row("+ and − over 0-999999") == f"{found['errors']:,} of {found['equations']:,}"
+
+
 def test_it_is_short():
-    assert len(README.splitlines()) < 150
+    assert len(README.splitlines()) < 170
 
 
 def test_every_make_target_it_names_exists_and_has_a_script():
