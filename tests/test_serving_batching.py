@@ -137,6 +137,44 @@ def test_past_its_limit_a_queue_refuses_at_once_and_the_others_do_not():
     assert Equation(99, "/", 1) not in [equation for call in model.calls for equation in call]
 
 
+def test_whole_batches_that_gave_up_do_not_hold_up_those_behind_them():
+    """No further question arrives, so nothing else would set the thread to work again."""
+    model = Model(slow="/")
+
+    async def ask() -> None:
+        queues = batcher(model, heavy="/", largest_batch=2)
+        first = queues.submit(Equation(1, "/", 1))
+        await asyncio.sleep(0.05)  # it is in the thread now
+        gave_up = [queues.submit(Equation(n, "/", 2)) for n in range(2, 6)]
+        last = queues.submit(Equation(9, "/", 9))
+        for future in gave_up:
+            future.cancel()
+        model.gate.set()
+        assert (await first).text == "1/1="
+        assert (await asyncio.wait_for(last, 5)).text == "9/9="
+
+    asyncio.run(ask())
+
+
+def test_what_could_not_be_answered_in_time_is_refused_at_once():
+    """By how long the last calls took, not only by the length of the queue."""
+    model = Model(slow="/")
+
+    async def ask() -> None:
+        queues = batcher(model, heavy="/", largest_batch=2, deadline_seconds=1.0)
+        queues._open(("/", 1)).took(3.0, 4)  # 0.19 s each, as a moving average
+        in_thread = queues.submit(Equation(1, "/", 1))
+        await asyncio.sleep(0.05)
+        waiting = [queues.submit(Equation(n, "/", 2)) for n in range(2, 5)]
+        with pytest.raises(Overloaded):
+            queues.submit(Equation(9, "/", 9))
+        assert (await queues.submit(Equation(9, "+", 9))).text == "9+9="
+        model.gate.set()
+        await asyncio.gather(in_thread, *waiting)
+
+    asyncio.run(ask())
+
+
 def test_past_the_deadline_a_request_is_told_and_not_computed():
     model = Model(slow="/")
 
