@@ -97,4 +97,6 @@ def test_published_figures_are_of_a_whole_run():
     found = json.loads(path.read_text())
     assert set(found["servers"]) | set(found["not_measured"]) == set(SERVERS)
     assert found["load_generator"] == "wrk"
-    assert all(entry["connections_64"]["failures"] == 0 for entry in found["servers"].values())
+    # A peer's failures are published as they came; what this repository serves may have none.
+    for name in ("service", "constant", "multiplication", "division"):
+        assert found["servers"][name]["connections_64"]["failures"] == 0
