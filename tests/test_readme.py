@@ -83,6 +83,13 @@ def test_the_servers_are_those_of_the_benchmark():
         ]
 
 
+def test_one_core_gives_the_same_bytes_in_the_seconds_that_are_stated():
+    figures = read("benchmarks/results/pipeline-one-core.json")
+    assert row("training on one core") == f"{figures['stages']['train']:.0f} s"
+    assert figures["machine"]["cores"] == 1
+    assert figures["lock_and_outputs_unchanged"] is True
+
+
 def test_six_digits_are_those_of_their_benchmark():
     found = read("benchmarks/results/six-digits.json")
     assert row("+ and − over 0-999999") == f"{found['errors']:,} of {found['equations']:,}"
