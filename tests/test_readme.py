@@ -90,6 +90,18 @@ def test_one_core_gives_the_same_bytes_in_the_seconds_that_are_stated():
     assert figures["lock_and_outputs_unchanged"] is True
 
 
+def test_the_frontier_is_that_of_its_benchmark():
+    found = read("benchmarks/results/frontier.json")
+    smallest = min(entry["parameters"] for entry in found["shapes"] if not entry["errors"])
+    assert row("smallest exact model") == f"{smallest:,} parameters"
+    enough = [
+        entry["changes"]["generate"]["train_size"]
+        for entry in found["training_sizes"]
+        if not entry["errors"]
+    ]
+    assert row("fewest training equations") == f"{min(enough):,} of 2,000,000"
+
+
 def test_six_digits_are_those_of_their_benchmark():
     found = read("benchmarks/results/six-digits.json")
     assert row("+ and − over 0-999999") == f"{found['errors']:,} of {found['equations']:,}"
