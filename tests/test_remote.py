@@ -56,8 +56,7 @@ def shared(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     origin = tmp_path_factory.mktemp("origin") / "small"
     subprocess.run(["cp", "-a", str(pipeline), str(origin)], check=True)
     git(origin, "add", "-A")
-    if git(origin, "status", "--porcelain"):  # another fixture may have committed them already
-        git(origin, "commit", "-q", "-m", "with outputs")
+    git(origin, "commit", "-q", "-m", "with outputs")
     return origin
 
 
