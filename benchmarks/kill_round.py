@@ -1,6 +1,5 @@
 """One round of `make bench-kills`: a checkout, `kill -9` in every stage, a look afterwards."""
 
-import json
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from arithmetic.errors import Problem
 from benchmarks.kill_points import HOOK, NAMED, PROMOTION, STAGES, Point, drawn
 from benchmarks.small import checkout, dvc_environment, files_of, store_counts
+from scripts.rwlock import mended
 
 REPRO = ("dvc", "repro")
 PROMOTE = ("registry.promote", "1", "--override-gate", "the small model is not exact")
@@ -72,24 +72,6 @@ def start(root: Path, command: tuple[str, ...], **more: str) -> "subprocess.Pope
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def mended(root: Path) -> bool:
-    """Remove DVC's `.dvc/tmp/rwlock` if it does not read; whether that was so.
-
-    DVC (3.67.1) writes this file, which says what running processes use, in place. Killed between
-    emptying and filling it, DVC leaves one that no later `dvc repro` accepts, and says so by name:
-    the one thing here that a person has to mend (docs/reproducibility.md).
-    """
-    path = root / ".dvc" / "tmp" / "rwlock"
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        path.unlink()
-        return True
-    return False
 
 
 def log_of(root: Path) -> str:
