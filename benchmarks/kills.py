@@ -11,7 +11,6 @@ are the same, so 1,000 kills need not be one sitting.
 """
 
 import argparse
-import hashlib
 import json
 import tempfile
 import time
@@ -25,7 +24,8 @@ from arithmetic.errors import reported
 from benchmarks.kill_points import HOOK
 from benchmarks.kill_round import Tally, one_round, undisturbed
 from benchmarks.results_file import RESULTS, write
-from benchmarks.small import ROOT, params
+from benchmarks.small import ROOT
+from benchmarks.sources import digest
 
 
 def survive(kills: int, a_stage: int, seed: int, jobs: int, done: Tally) -> Iterator[Tally]:
@@ -79,14 +79,10 @@ def before(name: str, code: str) -> tuple[Tally, float]:
 
 
 def code_digest() -> str:
-    """SHA-256 of what is killed and how: another one makes earlier kills count no more."""
-    digest = hashlib.sha256(json.dumps(params(), sort_keys=True).encode())
-    paths = [ROOT / "dvc.yaml", *(ROOT / "benchmarks").glob("kill*.py"), *HOOK.glob("*.py")]
-    for room in ("arithmetic", "stages", "registry"):
-        paths += (ROOT / room).glob("*.py")
-    for path in sorted(paths):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    """Of what is killed and how: another one makes earlier kills count no more."""
+    rooms = (f"{room}/*.py" for room in ("arithmetic", "stages", "registry"))
+    hook = f"{HOOK.relative_to(ROOT)}/*.py"
+    return digest("*.yaml", "benchmarks/small.py", "benchmarks/kill*.py", hook, *rooms)
 
 
 def main() -> None:

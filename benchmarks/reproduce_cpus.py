@@ -26,9 +26,19 @@ from typing import Any
 from arithmetic.errors import Problem, reported
 from benchmarks.reproduce import environment, outputs
 from benchmarks.results_file import write
+from benchmarks.sources import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 QEMU = "qemu-x86_64"
+# What decides the outputs: a kept one of other code would be compared as if it were of this.
+SOURCES = (
+    "arithmetic/*.py",
+    "stages/*.py",
+    "benchmarks/reproduce*.py",
+    "benchmarks/small.py",
+    "params.yaml",
+    "four-operations/params.yaml",
+)
 NUMPY = "NPY_DISABLE_CPU_FEATURES"
 AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"
 
@@ -141,7 +151,7 @@ def compare(quick: bool, cpus: tuple[Cpu, ...] = CPUS, kept: Path | None = None)
     allowed = sorted(os.sched_getaffinity(0))
     version = emulator()
     with tempfile.TemporaryDirectory() as scratch:
-        place = (kept or Path(scratch)).resolve()
+        place = (kept / digest(*SOURCES) if kept else Path(scratch)).resolve()
         folders = {cpu: place / str(index) for index, cpu in enumerate(cpus)}
         with ThreadPoolExecutor(len(allowed)) as pool:
             jobs = {

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from arithmetic.errors import Problem
-from benchmarks import reproduce_cpus
+from benchmarks import reproduce_cpus, sources
 from benchmarks.reproduce_cpus import CPUS, QEMU, compare, compared, equal, table
 from benchmarks.reproduce_operations import RESULT
 
@@ -56,3 +56,15 @@ def test_without_the_emulator_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(reproduce_cpus, "QEMU", "no-such-emulator")
     with pytest.raises(Problem, match="apt-get install qemu-user"):
         reproduce_cpus.emulator()
+
+
+def test_outputs_kept_of_other_code_are_not_gone_on_with(tmp_path, monkeypatch):
+    """They would be compared as if they were this code's."""
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "train.py").write_text("one")
+    before = sources.digest(*reproduce_cpus.SOURCES)
+    (tmp_path / "stages" / "notes.txt").write_text("decides nothing")
+    assert sources.digest(*reproduce_cpus.SOURCES) == before
+    (tmp_path / "stages" / "train.py").write_text("two")
+    assert sources.digest(*reproduce_cpus.SOURCES) != before
