@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import MODEL, claims, owed, pull, record, store, versions
+from registry import MODEL, claims, owed, promote, pull, record, store, versions
 from registry.errors import RegistryProblem
 from scripts.tracking_server import tracking_server
 from tests import registry_fixtures
@@ -140,6 +140,27 @@ def test_a_full_disk_under_the_store_is_one_sentence_and_the_version_before_stay
         versions.check_files(client, client.get_model_version(MODEL, "1"))
     again = record.record(root)
     assert (first.version, again.version, again.new_version) == ("1", "2", True)
+
+
+def test_a_full_disk_stops_a_promotion_and_production_stays(
+    root: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room again the same call promotes."""
+    shutil.copyfile(root / "mlflow.db", small_disk / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{small_disk}/mlflow.db")
+    record.record(root)
+    registry_fixtures.another_model(root)
+    record.record(root)
+    why = "the small model is not exact"
+    promote.promote("1", root, override=why)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"0" * free(small_disk))
+    with pytest.raises(RegistryProblem, match=r"No space left on device"):
+        promote.promote("2", root, override=why)
+    assert promote.production(root) == "1"
+    filler.unlink()
+    assert promote.promote("2", root, override=why).previous == "1"
+    assert promote.production(root) == "2"
 
 
 def test_a_full_disk_under_a_service_s_cache_is_one_sentence(
