@@ -24,9 +24,6 @@ def test_a_few_steps_have_the_same_hashes_on_emulated_cpus():
     assert len(result["outputs"]) > 20
 
 
-DOCUMENT = " ".join((reproduce_cpus.ROOT / "docs" / "reproducibility.md").read_text().split())
-
-
 def test_the_committed_result_found_every_output_equal_and_as_committed():
     result = json.loads(RESULT.read_text())
     assert result["equal"] is True
@@ -35,7 +32,6 @@ def test_the_committed_result_found_every_output_equal_and_as_committed():
     assert all(len(row) == len(CPUS) for row in result["outputs"].values())
     assert all(result["committed"].values())
     assert result["quick"] is False
-    assert f"{len(result['outputs'])} outputs, equal on all {len(CPUS)} CPUs" in DOCUMENT
     for project in ("default", "four-operations"):
         assert result["committed"][f"{project}/data/train.csv"]
         assert result["committed"][f"{project}/committed/decoders/addition.onnx"]

@@ -22,6 +22,11 @@ def test_the_kills_are_those_of_the_benchmark():
     )
 
 
+def test_the_outputs_that_cpus_agree_on_are_those_of_the_benchmark():
+    found = json.loads((RESULTS / "reproduce-cpus.json").read_text())
+    assert f"{len(found['outputs'])} outputs, equal on all {len(found['cpus'])} CPUs" in TEXT
+
+
 def test_every_setting_is_named():
     for name, value in stages.REPRODUCIBLE_ENVIRONMENT.items():
         if not name.endswith("_NUM_THREADS"):  # "one thread a process"
