@@ -11,7 +11,7 @@ export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO KEY
 
 .PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver \
 	trace keys docker test lint format clean gc seeds frontier six-digits bench-beam \
-	certify-full reproduce reproduce-cpus bench-kills bench-serving bench-serving-environment \
+	certify-full reproduce reproduce-cpus bench-kills bench-decoders bench-serving bench-serving-environment \
 	bench-faults tampering bench-pipeline
 
 help: ## what there is to type
@@ -108,6 +108,9 @@ reproduce-cpus: setup ## a shortened pipeline here and on emulated Intel and AMD
 
 bench-kills: setup ## kill -9 at 1,000 points of dvc repro; an earlier run is gone on with (hours)
 	@python -m benchmarks.kills --jobs 2
+
+bench-decoders: setup ## the serving graphs beside those of AGAINST=COMMIT, milliseconds
+	@python -m benchmarks.decoders $(or $(AGAINST),$(error say AGAINST=COMMIT))
 
 bench-serving: setup ## this service beside a constant answer, torch and four servers (needs wrk)
 	@python -m benchmarks.serving

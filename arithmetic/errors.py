@@ -20,7 +20,16 @@ class Problem(Exception):
 
 
 class InvalidEquation(Problem, ValueError):
-    """The text is not an equation of this grammar."""
+    """The text is not an equation of this grammar.
+
+    Attributes:
+        reason: what is wrong with it as one word, for counting: `empty`, `unknown_character`,
+            `no_equals_sign`, `malformed`, `unknown_operation`, `out_of_range`, `division_by_zero`.
+    """
+
+    def __init__(self, message: str, reason: str = "malformed"):
+        super().__init__(message)
+        self.reason = reason
 
 
 class UnknownCharacter(Problem, ValueError):

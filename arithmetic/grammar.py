@@ -105,24 +105,29 @@ class Grammar:
         """
         match = re.fullmatch(r"([0-9]+)([^0-9])([0-9]+)=", text)
         if match is None:
-            raise InvalidEquation(self._complaint(text))
+            raise self._complaint(text)
         first, operation, second = match.groups()
         if operation not in self.operations:
             raise InvalidEquation(
-                f"{operation!r} is not an operation of this model; it knows {self._symbols()}"
+                f"{operation!r} is not an operation of this model; it knows {self._symbols()}",
+                "unknown_operation",
             )
         for operand in (first, second):
             if len(operand) > self.digits:
                 raise InvalidEquation(
                     f"operand {_shortened(operand)} has more than {self.digits} digits; "
-                    f"operands go from 0 to {self.max_operand}"
+                    f"operands go from 0 to {self.max_operand}",
+                    "out_of_range",
                 )
             if int(operand) > self.max_operand:
                 raise InvalidEquation(
-                    f"operand {operand} is too large; operands go from 0 to {self.max_operand}"
+                    f"operand {operand} is too large; operands go from 0 to {self.max_operand}",
+                    "out_of_range",
                 )
         if int(second) < OPERATIONS[operation].smallest_operand_2:
-            raise InvalidEquation(f"{first}{operation}{second} is a division by zero: no answer")
+            raise InvalidEquation(
+                f"{first}{operation}{second} is a division by zero: no answer", "division_by_zero"
+            )
         return Equation(int(first), operation, int(second))
 
     def count(self, operation: str) -> int:
@@ -159,20 +164,24 @@ class Grammar:
     def _symbols(self) -> str:
         return " ".join(self.operations)
 
-    def _complaint(self, text: str) -> str:
+    def _complaint(self, text: str) -> InvalidEquation:
         example = f"12{self.operations[0]}7="
         if not text:
-            return f"the equation is empty; write one like {example}"
+            return InvalidEquation(f"the equation is empty; write one like {example}", "empty")
         allowed = set("0123456789=") | set(self.operations)
         for position, character in enumerate(text):
             if character not in allowed:
-                return (
+                return InvalidEquation(
                     f"character {character!r} at position {position + 1} is not part of an "
-                    f"equation; use the digits 0-9, one of {self._symbols()} and a final '='"
+                    f"equation; use the digits 0-9, one of {self._symbols()} and a final '='",
+                    "unknown_character",
                 )
         if not text.endswith("="):
-            return f"the equation {_shortened(text)} does not end in '='; write one like {example}"
-        return (
+            return InvalidEquation(
+                f"the equation {_shortened(text)} does not end in '='; write one like {example}",
+                "no_equals_sign",
+            )
+        return InvalidEquation(
             f"{_shortened(text)} is not an equation; write two numbers with one of "
             f"{self._symbols()} between them and a final '=', like {example}"
         )

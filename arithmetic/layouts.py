@@ -10,10 +10,10 @@ arithmetic (`arithmetic.written`), the answer has a fixed length, then comes END
 one operation have one length, so nothing is padded and a batch holds one operation.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,9 +39,8 @@ class Layout:
 
 def _number(digits: str) -> str | None:
     """Digits, least significant first, as a user writes the number."""
-    if not re.fullmatch("[0-9]+", digits):
-        return None
-    return digits[::-1].lstrip("0") or "0"
+    # Nothing but ASCII comes here, so no decimal of another script passes.
+    return (digits[::-1].lstrip("0") or "0") if digits.isdecimal() else None
 
 
 def _read_number(answer: str, digits: int) -> str | None:
@@ -85,15 +84,25 @@ class Lengths:
         return self.scratch + self.answer + 1
 
 
-def _prompt(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> tuple[Sheet, list, list]:
-    sheet = Sheet()
-    places = []
-    for operand, last in ((a, operation), (b, "=")):
-        places.append(
-            [sheet.put(operand // 10**i % 10, name=f"operand {i}") for i in range(digits)]
-        )
-        sheet.put(np.full(len(a), IDS[last]), name=last)
-    return sheet, places[0], places[1]
+def prompts(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
+    """What the model is given: [N] and [N] integers to [N, prompt_length] uint8."""
+    page = np.empty((len(a), 2, digits + 1), np.uint8)
+    page[:, :, :digits] = np.stack([a, b], 1)[:, :, None] // 10 ** np.arange(digits) % 10
+    page[:, :, digits] = IDS[operation], IDS["="]
+    return page.reshape(len(a), prompt_length(digits))
+
+
+def _prompt(
+    operation: str, a: np.ndarray, b: np.ndarray, digits: int
+) -> tuple[Sheet, list[int], list[int]]:
+    """A sheet with the prompt on it, and where both operands' digits are."""
+    page = Sheet()
+    names = [f"operand {i}" for i in range(digits)]
+    columns = prompts(operation, a, b, digits).T
+    for column, name in zip(columns, [*names, operation, *names, "="], strict=True):
+        page.put(column, name=name)
+    first = list(range(digits))
+    return page, first, [digits + 1 + i for i in first]
 
 
 def sheet(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> tuple[Sheet, Lengths]:
@@ -105,12 +114,6 @@ def sheet(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> tuple[Sh
     lengths = Lengths(after_scratch - prompt_length(digits), len(page.columns) - after_scratch)
     page.put(np.full(len(a), END), name="end")
     return page, lengths
-
-
-def prompts(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
-    """What the model is given: [N] and [N] integers to [N, prompt_length] uint8."""
-    page, _, _ = _prompt(operation, a, b, digits)
-    return np.stack(page.columns, axis=1).astype(np.uint8)
 
 
 def sequences(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
@@ -125,8 +128,7 @@ def lengths(operation: str, digits: int) -> Lengths:
     return sheet(operation, np.array([1]), np.array([1]), digits)[1]
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):  # a dataclass takes 0.4 µs to make, this 0.2
     """What a model wrote after the prompt.
 
     Attributes:
@@ -142,14 +144,14 @@ class Answer:
     scratch: str
 
 
-# An END inside the answer has no character; '?' keeps its place, and is no integer.
-_CHARACTERS = CHARACTERS + "?"
+# Ids to characters. An END inside the answer has none; '?' keeps its place, and is no integer.
+_CHARACTERS = (CHARACTERS + "?").encode().ljust(256, b"?")
 
 
 def read_answer(operation: str, generated: Sequence[int], digits: int) -> Answer:
     """Read one row of generated ids [T], T the operation's generated length."""
     span = lengths(operation, digits)
-    characters = "".join([_CHARACTERS[token] for token in generated[: span.generated - 1]])
+    characters = bytes([*generated]).translate(_CHARACTERS).decode()[: span.generated - 1]
     scratch, answer = characters[: span.scratch], characters[span.scratch :]
     text = LAYOUTS[operation].read(answer, digits)
     ended = int(generated[span.generated - 1]) == END

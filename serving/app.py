@@ -187,12 +187,14 @@ def add_exception_handlers(app: Service) -> None:
     async def unprocessable(request: Request, error: RequestValidationError) -> JSONResponse:
         """FastAPI's own 422, but for input that JSON cannot hold (NaN, lone surrogates)."""
         errors = error.errors()
-        app.metrics.refused.labels(errors[0]["type"]).inc()
+        app.metrics.refused.labels(errors[0].get("reason") or errors[0]["type"]).inc()
         return JSONResponse({"detail": [speakable(one) for one in errors]}, 422)
 
     @app.exception_handler(ServingProblem)
     async def unavailable(request: Request, problem: ServingProblem) -> JSONResponse:
         request.scope["state"]["outcome"] = problem.outcome
+        if isinstance(problem, WrongMediaType):
+            app.metrics.refused.labels("media_type").inc()
         return JSONResponse({"detail": str(problem)}, problem.status, problem.headers)
 
     @app.exception_handler(Exception)
@@ -216,7 +218,13 @@ def speakable(error: dict[str, Any]) -> dict[str, Any]:
 
 def error_of(where: tuple[str | int, ...], text: str, problem: InvalidEquation) -> dict[str, Any]:
     """The grammar's refusal as one error of FastAPI's own 422."""
-    return {"type": "invalid_equation", "loc": where, "msg": str(problem), "input": text}
+    return {
+        "type": "invalid_equation",
+        "loc": where,
+        "msg": str(problem),
+        "input": text,
+        "reason": problem.reason,  # for the count; `speakable` leaves it out
+    }
 
 
 def refused(text: str, problem: InvalidEquation) -> RequestValidationError:

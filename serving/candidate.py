@@ -20,6 +20,7 @@ from serving.served import Served
 from serving.settings import Settings
 from serving.tally import CALLS_KEPT, Tally
 from serving.watch import Registry, Watch
+from serving.withdrawals import Identity, Withdrawals
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,10 @@ class Candidate:
             settings.model_cache,
             self._take,
             memory=None,
+            withdrawals=Withdrawals(
+                settings.model_cache, settings.model_uri_candidate, settings.mlflow_tracking_uri
+            ),
+            on_withdrawal=self._heard,
             seconds=settings.watch_seconds,
             retry_seconds=settings.pull_retry_seconds,
             let_go=self._drop,
@@ -120,6 +125,13 @@ class Candidate:
         """Try it no more, until the alias has named another one."""
         self.served = None
         self.watch.withdraw((served.version, served.bundle_sha256), reason)
+
+    def _heard(self, identity: Identity, reason: str, replaced: bool) -> None:
+        """Another worker has withdrawn it."""
+        served = self.served
+        if served is not None and (served.version, served.bundle_sha256) == identity:
+            served.tally.withdrawn = True
+            self.served = None
 
     def report(self) -> CandidateHealth:
         """For /health."""

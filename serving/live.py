@@ -28,6 +28,7 @@ from serving.served import Served
 from serving.settings import Settings
 from serving.tally import Tally
 from serving.watch import Registry, Server, Watch
+from serving.withdrawals import Identity, Withdrawals
 
 __all__ = ["Live", "Served"]
 
@@ -69,6 +70,8 @@ class Live:
             settings.model_cache,
             self._take,
             Memory(settings.model_cache, uri, server),
+            Withdrawals(settings.model_cache, uri, server),
+            self._heard,
             settings.watch_seconds,
             settings.pull_retry_seconds,
             start_from_disk=settings.start_from_disk,
@@ -185,11 +188,23 @@ class Live:
             return
         log.error("taken out of service: %s", reason)
         self._withdrawn.labels(served.version).inc()
-        if not self.watch.withdraw((served.version, served.bundle_sha256), reason):
+        replaced = self.watch.withdraw((served.version, served.bundle_sha256), reason)
+        self._replaced(served.version, replaced, reason)
+
+    def _heard(self, identity: Identity, reason: str, replaced: bool) -> None:
+        """Another worker has withdrawn a version; the operator may be here."""
+        served = self.served
+        if served is not None and (served.version, served.bundle_sha256) == identity:
+            served.tally.withdrawn = True
+        self._replaced(identity[0], replaced, reason)
+
+    def _replaced(self, withdrawn: str, replaced: bool, reason: str) -> None:
+        """A version is out of service, and an earlier one has taken its place or not."""
+        if not replaced:
             self.served = None
             log.error("no earlier version has passed here: nothing is served until one is promoted")
         now = self.served
-        self.operator.roll_back(served, now.version if now is not None else None, reason)
+        self.operator.roll_back(withdrawn, now.version if now is not None else None, reason)
 
 
 def noted_inputs(pulled: Pulled) -> Profile | None:

@@ -7,7 +7,6 @@ import threading
 from arithmetic.errors import Problem
 from registry.operator import roll_back
 from registry.pull import connect
-from serving.served import Served
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,18 +27,18 @@ class Operator:
     def configured(self) -> bool:
         return bool(self._token or self._settings.operator_username)
 
-    def roll_back(self, withdrawn: Served, to: str | None, reason: str) -> None:
+    def roll_back(self, withdrawn: str, to: str | None, reason: str) -> None:
         """Begin to roll the alias back, in a thread: a slow registry holds up no check."""
         if not self.configured:
-            log.warning("the alias stays on version %s: no operator is set", withdrawn.version)
+            log.warning("the alias stays on version %s: no operator is set", withdrawn)
             return
         threading.Thread(
             target=self._roll_back, args=[withdrawn, to, reason], name="rollback", daemon=True
         ).start()
 
-    def _roll_back(self, withdrawn: Served, to: str | None, reason: str) -> None:
+    def _roll_back(self, withdrawn: str, to: str | None, reason: str) -> None:
         settings = self._settings
-        alias = settings.model_uri.partition("@")[2]
+        name, _, alias = settings.model_uri.removeprefix("models:/").partition("@")
         who = f"arithmetic-lm service on {socket.gethostname()}"
         try:
             with connect(
@@ -47,11 +46,11 @@ class Operator:
                 timeout=settings.registry_timeout_seconds,
                 credentials=(settings.operator_username, self._password, self._token),
             ) as client:
-                now = roll_back(client, withdrawn.name, alias, withdrawn.version, to, who, reason)
+                now = roll_back(client, name, alias, withdrawn, to, who, reason)
         except Problem as problem:
-            log.error("the alias stays on version %s: %s", withdrawn.version, problem)
+            log.error("the alias stays on version %s: %s", withdrawn, problem)
             return
         if now is None:
-            log.info("the alias %s has left version %s already", alias, withdrawn.version)
+            log.info("the alias %s has left version %s already", alias, withdrawn)
         else:
-            log.warning("rolled %s back from version %s to %s", alias, withdrawn.version, now)
+            log.warning("rolled %s back from version %s to %s", alias, withdrawn, now)

@@ -12,10 +12,11 @@ from serving.problems import ServingProblem, Unavailable
 
 
 class InvalidEquations(InvalidEquation):
-    """Some of several texts are refused; `refusals` has (index, reason) of each."""
+    """Some of several texts are refused; `refusals` has (index, problem) of each."""
 
     def __init__(self, refusals: Sequence[tuple[int, InvalidEquation]]):
-        super().__init__("; ".join(f"equation {index}: {reason}" for index, reason in refusals))
+        said = "; ".join(f"equation {index}: {problem}" for index, problem in refusals)
+        super().__init__(said, refusals[0][1].reason)
         self.refusals = tuple(refusals)
 
 

@@ -1,25 +1,26 @@
 """The versions that passed here, on this disk: what a service starts from when nobody answers.
 
-One small JSON file per model URI and tracking server, in the folder of the bundles, replaced
-atomically. The bundle's digest is checked again before a remembered version serves.
+The bundle's digest is checked again before a remembered version serves. What is remembered no more
+is deleted, so that the folder of the bundles does not grow for ever.
 """
 
-import fcntl
-import hashlib
 import json
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from registry.pull import Pulled, is_intact
+from serving.notes import Notes
 
 log = logging.getLogger(__name__)
 
 KEPT = 10
+# Of a download whose process was killed; a download takes seconds.
+ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Memory:
     """The verified versions of one model URI, the latest last."""
 
     def __init__(self, folder: Path, model_uri: str, tracking_uri: str):
-        key = hashlib.sha256(f"{tracking_uri.rstrip('/')} {model_uri}".encode()).hexdigest()[:12]
-        self.path = folder / f"verified-{key}.json"
+        self._folder = folder
+        self._notes = Notes(folder, "verified", model_uri, tracking_uri, Remembered)
+        self.path = self._notes.path
 
     def remember(self, pulled: Pulled) -> None:
         """Note that a version passed; the same one again moves to the end.
@@ -55,29 +57,24 @@ class Memory:
             pulled.errors,
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        with self._locked():
+        forgotten: list[Remembered] = []
+
+        def with_entry(entries: list[Remembered]) -> list[Remembered]:
             others = [
                 one
-                for one in self.entries()
+                for one in entries
                 if (one.version, one.bundle_sha256) != (pulled.version, pulled.bundle_sha256)
             ]
-            draft = self.path.with_suffix(".draft")
-            content = [asdict(one) for one in [*others, entry][-KEPT:]]
-            draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            os.replace(draft, self.path)
+            kept = [*others, entry]
+            forgotten.extend(kept[:-KEPT])
+            return kept[-KEPT:]
+
+        self._notes.change(with_entry)
+        self._clean([Path(one.bundle) for one in forgotten])
 
     def entries(self) -> list[Remembered]:
         """All of them; none if there is no file, or if what is there is not one of ours."""
-        try:
-            if self.path.stat().st_uid != os.getuid():  # the default folder is in /tmp
-                log.warning("%s is another user's: ignored", self.path)
-                return []
-            return [Remembered(**one) for one in json.loads(self.path.read_bytes())]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError) as error:
-            log.warning("%s is not readable as verified versions (%r): ignored", self.path, error)
-            return []
+        return self._notes.read()
 
     def latest(self, refused: set[tuple[str, str]]) -> list[Pulled]:
         """Those whose files still have their digest, the latest first, without the refused."""
@@ -95,10 +92,23 @@ class Memory:
                 )
         return found
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        # Several workers, or services, may share the folder.
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _clean(self, forgotten: list[Path]) -> None:
+        """Delete bundles that nobody remembers, and downloads that nobody finished."""
+        ours = self._folder.resolve()
+        used = {bundle for notes in ours.glob("verified-*.json") for bundle in _bundles(notes)}
+        unused = [one for one in forgotten if one.parent == ours and str(one) not in used]
+        for draft in ours.glob(".pull-*"):
+            with suppress(FileNotFoundError):  # another worker has just finished it
+                if time.time() - draft.stat().st_mtime > ABANDONED_SECONDS:
+                    unused.append(draft)
+        for one in unused:
+            log.info("deleting %s: no version in use has it", one)
+            shutil.rmtree(one, ignore_errors=True)  # another worker may be at the same
+
+
+def _bundles(notes: Path) -> set[str]:
+    """What another service with the same folder remembers; nothing that reads as none of ours."""
+    try:
+        return {str(one["bundle"]) for one in json.loads(notes.read_bytes())}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()

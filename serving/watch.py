@@ -20,10 +20,9 @@ from registry import inputs
 from registry.errors import RegistryUnreachable, VersionNotFound
 from registry.pull import Pulled, Resolved, artifact, connect, fetch, find
 from serving.remembered import Memory
+from serving.withdrawals import Identity, Withdrawals
 
 log = logging.getLogger(__name__)
-
-Identity = tuple[str, str]  # version, digest
 
 
 class Registry(Protocol):
@@ -77,6 +76,9 @@ class Watch:
             OSError and then leaves what is served as it is.
         let_go: the alias is gone: told so, if given; otherwise what is served stays.
         memory: where versions that passed are remembered; None remembers nothing.
+        withdrawals: what this process and others of the service have taken out of service.
+        on_withdrawal: told of one that another process noted, after it is refused here; and
+            whether an earlier version could take its place, if it was served.
         on_refusal: told of each version that does not pass.
         start_from_disk: whether a remembered version may serve when the registry gives none.
         seconds: between questions.
@@ -90,6 +92,8 @@ class Watch:
         into: Path,
         take: Callable[[Pulled], Callable[[], None]],
         memory: Memory | None,
+        withdrawals: Withdrawals,
+        on_withdrawal: Callable[[Identity, str, bool], None],
         seconds: float,
         retry_seconds: float,
         let_go: Callable[[], None] | None = None,
@@ -101,6 +105,7 @@ class Watch:
         self._registry, self._into, self._take, self._let_go = registry, into, take, let_go
         self._on_refusal = on_refusal
         self._memory, self._start_from_disk = memory, start_from_disk
+        self._withdrawals, self._on_withdrawal = withdrawals, on_withdrawal
         self._seconds, self._retry_seconds = seconds, retry_seconds
         self._stopped = threading.Event()
         self._lock = threading.Lock()  # one change of what is served at a time
@@ -136,10 +141,16 @@ class Watch:
         return {version: why for (version, _), why in dict(self.refused).items()}
 
     def withdraw(self, served: Identity, reason: str) -> bool:
-        """Refuse a version from now on, until the alias has named another one.
+        """Refuse a version from now on, in every worker, until the alias has named another one.
 
         Returns whether an earlier verified version could take its place.
         """
+        replaced = self._withdrawn(served, reason)
+        if self.moves:  # a number never names another version, so nobody could take it back
+            self._withdrawals.add(served, reason)
+        return replaced
+
+    def _withdrawn(self, served: Identity, reason: str) -> bool:
         with self._lock:
             self.refused[served] = self.reason = reason
             if self.serving != served:
@@ -163,6 +174,7 @@ class Watch:
         """Ask once, and take what is new."""
         found = self._ask()
         if found is None:
+            self._hear()
             if self.named is not None or self._state != "reachable":
                 self._start()  # a registry that answers and names no version is believed
             return
@@ -170,7 +182,9 @@ class Watch:
         if named != self.named:
             # The alias has moved, so what was refused before may be tried when it comes back.
             self.refused = {one: why for one, why in self.refused.items() if one == named}
+            self._withdrawals.keep_only(named)
             self.named = named
+        self._hear()
         if named == self.serving:
             self.source, self.reason = "registry", None
         elif named not in self.refused:
@@ -178,6 +192,13 @@ class Watch:
         else:
             self.reason = self.refused[named]
         self._start()
+
+    def _hear(self) -> None:
+        """Follow what another process, or this one before it was restarted, has withdrawn."""
+        for one, reason in self._withdrawals.read().items():
+            if one in (self.serving, self.named) and one not in self.refused:
+                log.warning("withdrawn by another process, or before a restart: %s", reason)
+                self._on_withdrawal(one, reason, self._withdrawn(one, reason))
 
     def _start(self) -> None:
         """With nothing in service, take what is on the disk, if that is allowed."""
@@ -230,7 +251,7 @@ class Watch:
         """Serve the latest version that passed here before, if there is one."""
         if self._memory is None:
             return False
-        for pulled in self._memory.latest(set(self.refused)):
+        for pulled in self._memory.latest({*self.refused, *self._withdrawals.read()}):
             try:
                 put = self._take(pulled)
             except (Problem, OSError) as problem:

@@ -5,8 +5,9 @@ Writes  decoders/: for each operation a graph with prompt ids [B, P] in and gene
         out, greedy decoding unrolled inside, so that serving needs one call and no torch; and one
         with beam search, whose second input has the beam's width as its length.
 
-The graphs are traced from the very lines that evaluation decodes with. torch's TorchScript exporter
-is used on purpose: 0.3 s, and a smaller and faster graph than the dynamo exporter's (6-8 s).
+The graphs are traced from the very lines that evaluation decodes with, then made small and quick
+(`stages.graphs`). torch's TorchScript exporter is used on purpose: 0.3 s, and a smaller and faster
+graph than the dynamo exporter's (6-8 s).
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from torch import nn
 
 from arithmetic import bundle, layouts
@@ -24,6 +25,7 @@ from arithmetic.config import load_config
 from arithmetic.decoding import BeamDecoder, GreedyDecoder
 from arithmetic.engine import BEAMS, GENERATED, PROMPTS
 from arithmetic.errors import reported
+from stages.graphs import cleaned, with_fusable_norms
 from stages.params import load
 from stages.reads import noted
 from stages.timing import timed
@@ -50,7 +52,7 @@ def export(folder: Path, opset: int) -> dict[str, bytes]:
             beam = isinstance(decoder, BeamDecoder)
             graph = traced(decoder.eval(), prompt, opset, beam)
             proto = helper.make_model(
-                cleaned(graph, prompt, tokens, beam),
+                with_fusable_norms(cleaned(graph, prompt, tokens, beam), model.config.d_model),
                 opset_imports=[helper.make_opsetid("", opset)],
                 ir_version=IR_VERSION,
                 producer_name="",
@@ -81,49 +83,6 @@ def traced(decoder: nn.Module, prompt: int, opset: int, beam: bool) -> onnx.Grap
             dynamo=False,
         )
     return onnx.load_from_string(buffer.getvalue()).graph
-
-
-def cleaned(graph: onnx.GraphProto, prompt: int, tokens: int, beam: bool) -> onnx.GraphProto:
-    """A traced graph with what it computes and nothing else, in a third of the bytes.
-
-    Doc strings (they hold source paths) are left out, names are numbered, equal constants are kept
-    once and copies of values are skipped.
-    """
-    names = {"": "", PROMPTS: PROMPTS, BEAMS: BEAMS}
-    constants: dict[bytes, onnx.TensorProto] = {}
-
-    def constant(tensor: onnx.TensorProto) -> str:
-        array = numpy_helper.to_array(tensor)
-        content = repr((array.shape, array.dtype)).encode() + array.tobytes()
-        if content not in constants:
-            constants[content] = numpy_helper.from_array(array, f"c{len(constants)}")
-        return constants[content].name
-
-    for tensor in graph.initializer:
-        names[tensor.name] = constant(tensor)
-    nodes = []
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            names[node.output[0]] = constant(node.attribute[0].t)
-        elif node.op_type == "Identity":
-            names[node.output[0]] = names[node.input[0]]
-        else:
-            inputs = [names[name] for name in node.input]
-            for name in node.output:
-                names[name] = GENERATED if name == GENERATED else f"t{len(names)}"
-            copy = helper.make_node(node.op_type, inputs, [names[name] for name in node.output])
-            copy.attribute.extend(node.attribute)
-            nodes.append(copy)
-    inputs_info = [helper.make_tensor_value_info(PROMPTS, TensorProto.INT64, ["batch", prompt])]
-    if beam:
-        inputs_info.append(helper.make_tensor_value_info(BEAMS, TensorProto.INT64, ["width"]))
-    return helper.make_graph(
-        nodes,
-        "decoder",
-        inputs_info,
-        [helper.make_tensor_value_info(GENERATED, TensorProto.INT64, ["batch", tokens])],
-        initializer=list(constants.values()),
-    )
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from arithmetic.errors import RegistryProblem
@@ -154,6 +155,56 @@ def test_a_version_too_often_wrong_is_taken_out_of_service(world: World, tmp_pat
         assert running.serves("2")["refused"] == {}
         kept = (tmp_path / "cache" / "hard-cases.jsonl").read_text()
         assert kept.count('"version": "3"') == kept.count("\n") > 10
+
+
+def test_a_version_that_was_taken_out_stays_out_after_a_restart(
+    world: World, tmp_path: Path
+) -> None:
+    """Until the alias has named another one; a crash loop must not bring it back each time."""
+    with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50") as running:
+        running.serves("1")
+        world.store.alias("3")
+        running.serves("3")
+        running.ask_many(100)
+        running.serves("1")
+    with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50") as running:
+        health = running.serves("1")
+        assert health["source"] == "disk"
+        assert "of its latest 50 different questions wrongly" in health["reason"]
+        world.store.alias("2")
+        running.serves("2")
+        world.store.alias("3")
+        running.serves("3")
+
+
+def seen(url: str, count: int = 24) -> set[str | None]:
+    """What /health says of the version, over so many connections: of several workers, all."""
+    return {httpx.get(f"{url}/health").json()["model_version"] for _ in range(count)}
+
+
+@pytest.mark.parametrize("operator", [False, True])
+def test_several_workers_follow_and_withdraw_as_one(
+    world: World, tmp_path: Path, operator: bool
+) -> None:
+    """One has seen enough wrong answers; all stop. With an operator, the alias goes back too."""
+    settings = {"WORKERS": "2", "ERROR_RATE_MINIMUM": "50"}
+    if operator:
+        settings["OPERATOR_TOKEN"] = "x"
+    with service(tmp_path, world.url, **settings) as running:
+        for version in ("1", "2", "1", "3"):
+            world.store.alias(version)
+            wanted = {version}
+            running.until(lambda _: seen(running.url) == wanted)  # noqa: B023  # asked at once
+        running.ask_many(60)  # over one connection, so one worker answers all of them
+        running.until(lambda _: seen(running.url) == {"1"})
+        log = running.log.read_text()
+        assert log.count("taken out of service: version 3") == 1
+        assert "withdrawn by another process" in log
+        assert 'arithmetic_withdrawn_total{version="3"} 1.0' in running.metrics()
+        if operator:
+            running.until(lambda _: world.store.aliased() == "1")
+        else:
+            assert world.store.aliased() == "3"
 
 
 def test_an_operator_s_service_rolls_the_alias_back(world: World, tmp_path: Path) -> None:

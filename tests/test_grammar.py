@@ -59,6 +59,25 @@ def test_refusals_name_what_is_wrong(text, says):
     assert len(str(refusal.value)) < 200, "a message stays a sentence, whatever was sent"
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("1 + 1=", "unknown_character"),
+        ("1+1", "no_equals_sign"),
+        ("1+1+1=", "malformed"),
+        ("1^1=", "unknown_operation"),
+        ("0001+1=", "out_of_range"),
+        ("501+1=", "out_of_range"),
+        ("7/0=", "division_by_zero"),
+    ],
+)
+def test_each_kind_of_refusal_has_a_word_to_count_it_by(text, reason):
+    with pytest.raises(InvalidEquation) as refusal:
+        Grammar(("+", "/"), 500).parse(text)
+    assert refusal.value.reason == reason
+
+
 def test_division_by_zero_is_refused_with_its_reason():
     with pytest.raises(InvalidEquation, match="division by zero"):
         Grammar(("/",), 999).parse("7/0=")

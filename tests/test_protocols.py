@@ -298,6 +298,35 @@ def test_a_request_against_the_inference_protocol_is_400_with_a_reason(client, b
     assert list(answer.json()) == ["error"]
 
 
+def test_refused_bodies_are_counted_by_reason(client):
+    """Counters only grow, and other tests use the same service, so differences are compared."""
+
+    def counted(reason):
+        line = f'arithmetic_refused_total{{reason="{reason}"}} '
+        rows = [row for row in client.get("/metrics").text.splitlines() if row.startswith(line)]
+        return float(rows[0].removeprefix(line)) if rows else 0.0
+
+    asked = [
+        ("/invocations", {"inputs": ["1+"]}, "no_equals_sign"),
+        ("/invocations", {"inputs": [1]}, "malformed_body"),
+        (f"/v2/models/{NAME}/infer", {"inputs": []}, "malformed_body"),
+        ("/v2/models/nobody/infer", {"inputs": []}, "unknown_model"),
+    ]
+    reasons = {"media_type", *(reason for _, _, reason in asked)}
+    before = {reason: counted(reason) for reason in reasons}
+    for path, body, _ in asked:
+        assert client.post(path, json=body).status_code in (400, 404)
+    text = {"Content-Type": "text/csv"}
+    assert client.post("/invocations", content=b"equation", headers=text).status_code == 415
+    assert client.post("/predict", content=b"equation", headers=text).status_code == 415
+    assert {reason: counted(reason) - before[reason] for reason in reasons} == {
+        "media_type": 2,
+        "malformed_body": 2,
+        "no_equals_sign": 1,
+        "unknown_model": 1,
+    }
+
+
 @pytest.mark.parametrize("length", ["x", "-1", "9999999999999999999", "١", ""])
 def test_a_header_length_that_is_none_is_400(client, length):
     body = json.dumps({"inputs": [GOOD]}).encode()

@@ -223,7 +223,7 @@ def test_what_is_counted_stands_in_metrics():
         'arithmetic_requests_total{outcome="refused",route="other"} 2.0',
         'arithmetic_request_seconds_count{route="/predict"} 4.0',
         'arithmetic_answers_total{operation="+",version="7"} 8.0',
-        'arithmetic_refused_total{reason="invalid_equation"} 1.0',
+        'arithmetic_refused_total{reason="no_equals_sign"} 1.0',
         'arithmetic_refused_total{reason="missing"} 1.0',
         'arithmetic_batch_size_count{operation="+"} 3.0',
         'arithmetic_queue_depth{operation="+"} 0.0',

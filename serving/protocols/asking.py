@@ -9,6 +9,7 @@ from serving import health
 from serving.live import Live, Served
 from serving.predict import Asked, ask, ask_many
 from serving.problems import ServingProblem
+from serving.protocols.body import Refused
 
 if TYPE_CHECKING:
     from serving.app import Service
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 def unready(request: Request) -> str | None:
     """Why no requests should come now, as /readyz says it; None if they may."""
     return health.unready(cast("Service", request.app))
+
+
+def count(request: Request, problem: Refused) -> None:
+    """Count a body that breaks its protocol among the refused inputs."""
+    cast("Service", request.app).metrics.refused.labels(problem.reason).inc()
 
 
 async def answered(
@@ -35,8 +41,8 @@ async def answered(
             found = [await ask(live, texts[0], served=served)]
         else:
             found = await ask_many(live, texts, served=served)
-    except InvalidEquation:
-        app.metrics.refused.labels("invalid_equation").inc()
+    except InvalidEquation as problem:
+        app.metrics.refused.labels(problem.reason).inc()
         raise
     except ServingProblem as problem:
         state["outcome"] = problem.outcome

@@ -8,11 +8,12 @@ MOST_EQUATIONS = 1024
 
 
 class Refused(Exception):
-    """The request breaks its protocol: an HTTP status and one sentence."""
+    """The request breaks its protocol: an HTTP status, one sentence, a `reason` to count by."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
         self.status = status
+        self.reason = {404: "unknown_model", 415: "media_type"}.get(status, "malformed_body")
 
 
 def parsed(body: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from serving.live import Live, Served
 from serving.predict import serving
 from serving.problems import ServingProblem
 from serving.protocols import tensors
-from serving.protocols.asking import answered, unready
+from serving.protocols.asking import answered, count, unready
 from serving.protocols.body import Refused, kind, parsed
 from serving.protocols.inference_docs import INFER, METADATA, READY
 from serving.protocols.tensors import Tensor
@@ -88,7 +88,10 @@ def router(live: Live) -> APIRouter:
             # A version that is named answers; otherwise the service picks, as for /predict.
             chosen = None if version is None else served
             answers = await answered(request, live, tensor.elements, chosen)
-        except (Refused, InvalidEquation, ServingProblem) as problem:
+        except Refused as problem:
+            count(request, problem)
+            return _failed(problem)
+        except (InvalidEquation, ServingProblem) as problem:
             return _failed(problem)
         by = answers[0].served if answers else served
         return _written(content, by, tensor, [one.answer.text for one in answers], binary)

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from arithmetic.errors import InvalidEquation
 from serving.live import Live
 from serving.problems import ServingProblem
-from serving.protocols.asking import answered, unready
+from serving.protocols.asking import answered, count, unready
 from serving.protocols.body import Refused, kind, parsed, texts
 
 # The MLflow whose protocol this is; tests/test_protocols.py compares the answers with its server's.
@@ -106,6 +106,7 @@ def router(live: Live) -> APIRouter:
             asked = equations(parsed(await request.body()))
             answers = await answered(request, live, asked)
         except Refused as problem:
+            count(request, problem)
             return _failed(problem.status, str(problem))
         except InvalidEquation as problem:
             return _failed(400, str(problem))
