@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO KEY
 
 .PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver \
-	trace keys docker test lint format clean gc seeds frontier six-digits bench-beam \
+	trace keys docker test lint format clean mend gc seeds frontier six-digits bench-beam \
 	certify-full reproduce reproduce-cpus bench-kills bench-decoders bench-serving bench-serving-environment \
 	bench-faults tampering bench-pipeline
 
@@ -33,6 +33,7 @@ run: setup ## the whole walk: dvc repro, register, promote, serve, one real pred
 	@python -m scripts.walk
 
 four-operations: setup ## train, evaluate and register the second configuration: + - * /
+	@python -m scripts.mend four-operations
 	@cd four-operations && PYTHONPATH=.. python -m dvc repro
 	@mkdir -p docs/certificates && cp four-operations/metrics/evaluation.json \
 		docs/certificates/four-operations.json
@@ -76,6 +77,9 @@ lint: setup ## ruff and mypy
 
 format: setup ## let ruff mend what it can
 	@ruff check --fix --quiet . ; ruff format .
+
+mend: setup ## after a kill -9: remove what a killed DVC left and no `dvc repro` accepts
+	@python -m scripts.mend
 
 clean: setup ## caches of tools: what would go; YES=1 deletes it
 	@python -m scripts.clean $(if $(YES),--yes)

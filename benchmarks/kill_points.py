@@ -44,6 +44,7 @@ CHECKPOINT = r"^rename \.checkpoints/\S+\.draft .*\.safetensors$"
 NAMED: dict[str, tuple[Point, ...]] = {
     "generate": (
         Point("between two data sets", "stages.generate", r"^open data/test\.csv$"),
+        Point("DVC's run cache half entered", "repro", r"^open .*\.dvc/cache/runs/"),
         Point("dvc.lock emptied", "repro", r"^open .*dvc\.lock$", effect="empty"),
         Point("DVC's rwlock emptied", "repro", r"^open .*\.dvc/tmp/rwlock$", effect="empty"),
     ),

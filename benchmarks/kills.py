@@ -53,7 +53,7 @@ def figures(tally: Tally, seconds: float, code: str) -> dict[str, Any]:
         "of": dict(sorted(tally.whom.items())),
         "stopped_with_a_word": dict(sorted(tally.stopped.items())),
         "ended_before_their_kill": tally.ended_before,
-        "rwlocks_mended": tally.rwlocks_mended,
+        "mended": dict(sorted(tally.mended.items())),
         "seconds": round(seconds),
         "code": code,
     }
@@ -70,9 +70,9 @@ def before(name: str, code: str) -> tuple[Tally, float]:
         Counter(found["at_named_points"]),
         Counter(found["of"]),
         Counter(found["stopped_with_a_word"]),
+        Counter(found["mended"]),
         found["rounds"],
         found["ended_before_their_kill"],
-        found["rwlocks_mended"],
     )
     print(f"{tally.kills} kills were survived before; going on", flush=True)
     return tally, float(found["seconds"])

@@ -89,20 +89,26 @@ def _call(client: httpx.Client, method: str, path: str, what: dict[str, str]) ->
     given: dict[str, Any] = {"params": what} if method == "GET" else {"json": what}
     try:
         response = client.request(method, f"{_API}/{path}", **given)
-        content = response.json() if response.content else {}
-    except (httpx.HTTPError, ValueError) as error:
+    except httpx.HTTPError as error:
         raise RegistryUnreachable(
             f"no answer from the MLflow server {client.base_url} ({error!r}); roll back by hand"
+        ) from error
+    if response.status_code in (401, 403):  # MLflow's basic-auth says it as plain text
+        raise RegistryUnreachable(
+            f"the MLflow server {client.base_url} refuses the operator with status "
+            f"{response.status_code}; correct OPERATOR_TOKEN or OPERATOR_USERNAME and "
+            "OPERATOR_PASSWORD"
+        )
+    try:
+        content = response.json() if response.content else {}
+    except ValueError as error:
+        raise RegistryUnreachable(
+            f"the MLflow server {client.base_url} answered {path} with status "
+            f"{response.status_code} and no JSON; roll back by hand"
         ) from error
     if response.is_success and isinstance(content, dict):
         return content
     code = content.get("error_code") if isinstance(content, dict) else None
     if code == "RESOURCE_DOES_NOT_EXIST":
         raise VersionNotFound(f"{what} is not there")
-    if response.status_code in (401, 403):
-        raise RegistryUnreachable(
-            f"the MLflow server {client.base_url} refuses the operator with status "
-            f"{response.status_code}; correct OPERATOR_TOKEN or OPERATOR_USERNAME and "
-            "OPERATOR_PASSWORD"
-        )
     raise RegistryProblem(f"the MLflow server answered {path} with {response.status_code} {code}")

@@ -39,6 +39,7 @@ def tracking_server(
     known_as: Sequence[str] = (),
     port: int | None = None,
     database: str | None = None,
+    app: str | None = None,
 ) -> Iterator[str]:
     """Serve a store for as long as the block lasts; yields `http://host:port`.
 
@@ -48,11 +49,13 @@ def tracking_server(
         known_as: further host names by which clients call it (the server checks the Host header).
         port: where to listen; a free one if left out.
         database: the URI of another database than `root/mlflow.db`.
+        app: `basic-auth` for a server that asks who asks (it needs flask-wtf, and
+            MLFLOW_AUTH_ADMIN_PASSWORD in the environment).
 
     Raises:
         Problem: the server does not start; the sentence ends with its last words.
     """
-    url, server = start(root, host, known_as, port, database)
+    url, server = start(root, host, known_as, port, database, app)
     try:
         yield url
     finally:
@@ -65,6 +68,7 @@ def start(
     known_as: Sequence[str] = (),
     port: int | None = None,
     database: str | None = None,
+    app: str | None = None,
 ) -> "tuple[str, subprocess.Popen[bytes]]":
     """As `tracking_server`, for a caller who ends it: its address and its process."""
     port = port or free_port(host)
@@ -76,6 +80,8 @@ def start(
         "--artifacts-destination", str(root.resolve() / "mlartifacts"),
         "--allowed-hosts", ",".join(f"{name}:{port}" for name in names),
     ]  # fmt: skip
+    if app is not None:
+        command += ["--app-name", app]
     environment = {
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -19,7 +19,7 @@ from registry.errors import PromotionRefused
 from registry.promote import production, promote
 from registry.record import version_of
 from registry.versions import numbers
-from scripts.rwlock import mended
+from scripts.mend import mended
 from scripts.service import ask, get, service
 from scripts.tracking_server import free_port, tracking_server
 
@@ -37,8 +37,8 @@ def reproduce(root: Path) -> float:
     if not any((root / ".dvc" / "cache").glob("files/md5/*")):
         print("run: first run here: every stage is run, to prove dvc.lock on this machine")
         command.append("--force")
-    if mended(root):
-        print("run: removed .dvc/tmp/rwlock, which a killed DVC had left unreadable")
+    for path in mended(root):
+        print(f"run: removed {path}, which a killed DVC had left empty")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     started = time.monotonic()
     done = subprocess.run(command, cwd=root, env=environment, check=False)

@@ -102,6 +102,7 @@ class Service:
     def __init__(self, folder: Path, tracking_uri: str, **settings: str):
         self.port = free_port("127.0.0.1")
         self.url = f"http://127.0.0.1:{self.port}"
+        folder.mkdir(exist_ok=True)
         self.log = folder / f"service-{self.port}.log"
         environment = {
             **os.environ,

@@ -10,14 +10,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
+from mlflow import MlflowClient
 
+from arithmetic.engine import Engine
 from arithmetic.errors import RegistryProblem
-from registry import ALIAS, CANDIDATE, MODEL
+from arithmetic.grammar import Equation, solve
+from registry import ALIAS, CANDIDATE, MODEL, store
 from registry.errors import PromotionRefused
 from registry.history import TAG
 from registry.promote import promote
+from registry.record import record
 from registry.shadow import ShadowDemand, complaint
 from scripts.tracking_server import tracking_server
+from tests import registry_fixtures
 from tests.following_fixtures import REPOSITORY, Store, copied, scrambled, service
 
 TRIED = {"MODEL_URI_CANDIDATE": f"models:/{MODEL}@{CANDIDATE}", "ERROR_RATE_MINIMUM": "50"}
@@ -227,6 +233,40 @@ def test_an_operator_s_service_rolls_the_alias_back(world: World, tmp_path: Path
     assert '"current": "1"' in history
 
 
+def test_a_service_that_may_only_read_has_an_operator_who_may_write(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against MLflow's own basic-auth: reading follows the alias, only the operator moves it."""
+    admin, reader = ("admin", "of the admin, 12+"), ("service", "of the service, 12+")
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", admin[1])
+    monkeypatch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "of these tests")
+    with tracking_server(world.store.root, app="basic-auth") as url:
+        made = httpx.post(
+            f"{url}/api/2.0/mlflow/users/create",
+            json={"username": reader[0], "password": reader[1]},
+            auth=admin,
+        )
+        assert made.is_success, made.text
+        with service(tmp_path, url) as running:
+            health = running.until(lambda health: health["reason"] is not None)
+            assert "MLFLOW_TRACKING_USERNAME" in health["reason"]
+
+        reads = {"MLFLOW_TRACKING_USERNAME": reader[0], "MLFLOW_TRACKING_PASSWORD": reader[1]}
+        settings = {**reads, "ERROR_RATE_MINIMUM": "50"}
+        for number, (who, moves) in enumerate(((reader, False), (admin, True))):
+            world.store.alias("1")
+            operator = {"OPERATOR_USERNAME": who[0], "OPERATOR_PASSWORD": who[1]}
+            with service(tmp_path / str(number), url, **settings, **operator) as running:
+                running.serves("1")
+                world.store.alias("3")
+                running.serves("3")
+                running.ask_many(60)
+                running.serves("1")
+                said = "rolled Production back" if moves else "refuses the operator with status 403"
+                running.until(lambda _: said in running.log.read_text())  # noqa: B023
+            assert world.store.aliased() == ("1" if moves else "3")
+
+
 def test_with_nothing_to_fall_back_on_it_says_503_and_why(world: World, tmp_path: Path) -> None:
     world.store.alias("3")
     with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50") as running:
@@ -248,6 +288,49 @@ def test_a_number_stays_whatever_it_answers(world: World, tmp_path: Path) -> Non
         assert (health["model_version"], health["status"]) == ("3", "ok")
         assert "names it by its number" in running.log.read_text()
     assert world.store.aliased(ALIAS) == "1"
+
+
+def store_of(root: Path) -> MlflowClient:
+    return MlflowClient(store.default_uri(root))
+
+
+def test_a_version_with_its_clean_shadow_answers_is_promoted(
+    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded, tried as a shadow, promoted by what it answered there, and then served."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = registry_fixtures.fresh(pipeline, tmp_path)
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["promote"] = {"max_errors": 200}  # the small model answers half of its equations
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    assert record(root).version == "1"
+    registry_fixtures.another_model(root)
+    assert record(root).version == "2"
+    promote("1", root)
+    store_of(root).set_registered_model_alias(MODEL, CANDIDATE, "2")
+
+    engine = Engine(root / "bundle")
+    small = [Equation(a, operation, b) for operation in "+-" for a in range(10) for b in range(10)]
+    right = [
+        question
+        for question, answer in zip(small, engine.answer(small), strict=True)
+        if answer.text == solve(question)
+    ]
+    assert len(right) > 40
+    with tracking_server(root) as url, service(tmp_path, url, **TRIED, **KEEP) as running:
+        running.until(lambda health: tried(health) == "2")
+        demand = ShadowDemand(running.url, 40)
+        for question in right[:39]:
+            running.ask(str(question))
+        running.until(lambda health: checked(health, 39))
+        with pytest.raises(PromotionRefused, match="has 39 clean answers and 40 are demanded"):
+            promote("2", root, shadow=demand)
+        running.ask(str(right[39]))
+        running.until(lambda health: checked(health, 40))
+        assert promote("2", root, shadow=demand).changed
+        running.serves("2")
+        health = running.until(lambda health: health["candidate"]["reason"] is not None)
+        assert health["candidate"]["reason"] == "version 2 is Production already"
 
 
 @pytest.mark.parametrize(("url", "answers"), [("http://127.0.0.1:1", 0), ("localhost", 5), ("", 5)])
