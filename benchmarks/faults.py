@@ -31,6 +31,7 @@ class Size:
     kills: int = 20
     swaps: int = 20
     lost_seconds: float = 10.0
+    raising_seconds: float = 10.0
     bad_inputs: int = 2000
     terminations: int = 10
     soak_seconds: float = 300.0
@@ -38,7 +39,7 @@ class Size:
 
 
 # Seconds instead of minutes: does every trial work?
-SHORT = Size(1.0, 2.0, 1, 2, 1.0, 100, 1, 3.0, 1.0)
+SHORT = Size(1.0, 2.0, 1, 2, 1.0, 1.0, 100, 1, 3.0, 1.0)
 
 Trial = Callable[[str, Size], Coroutine[None, None, Row]]
 TRIALS: dict[str, Trial] = {
@@ -47,6 +48,7 @@ TRIALS: dict[str, Trial] = {
     "kills": lambda uri, size: trials.kills(uri, size.kills),
     "swaps": lambda uri, size: trials.swaps(uri, size.swaps),
     "lost registry": lambda uri, size: trials.lost_registry(uri, size.lost_seconds),
+    "raising": lambda uri, size: trials.raising(uri, size.raising_seconds),
     "bad inputs": lambda uri, size: trials.bad_inputs(uri, size.bad_inputs),
     "terminations": lambda uri, size: trials.terminations(uri, size.terminations),
     "soak": lambda uri, size: trials.soak(uri, size.soak_seconds, size.soak_warm_seconds),

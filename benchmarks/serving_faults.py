@@ -154,6 +154,10 @@ class Checked:
         """Wrong answers, answers that are no answers, connections cut or refused."""
         return self.tally.failures + self.wrong
 
+    def slowest(self, status: int) -> float:
+        """Milliseconds of the slowest answer with a status; 0 without any."""
+        return round(max(self.latencies.get(status, [0.0])) * 1e3, 1)
+
     def p99(self, status: int) -> float:
         """Milliseconds, of the answers with a status; 0 without any."""
         ordered = sorted(self.latencies.get(status, []))

@@ -5,6 +5,7 @@ there, connections cut that should not be, a service that does not come back. Ze
 """
 
 import asyncio
+import json
 import resource
 import statistics
 import time
@@ -14,6 +15,8 @@ from typing import Any
 import httpx
 
 from arithmetic.errors import Problem
+from benchmarks import serving_culprit
+from benchmarks.serving_client import Loops, post
 from benchmarks.serving_environment import memory, ready
 from benchmarks.serving_faults import GRACE_SECONDS, Checked, Service, service, wire
 from benchmarks.serving_inputs import handmade, random_ones, rude_clients, status_of
@@ -68,12 +71,17 @@ async def overload(uri: str, seconds: float, connections: int = 2000) -> Row:
 
 async def kills(uri: str, count: int) -> Row:
     """`kill -9` under load and start again: it comes back, and nothing it ever says is wrong."""
-    seconds = []
+    seconds, unavailable = [], 0
     async with service(uri) as running:
         checked = Checked(running.url)
         loops = asyncio.create_task(checked.loops.run(CONNECTIONS))
         for _ in range(count):
-            await asyncio.sleep(0.5)
+            # 503 is what a service says that has just started and has no model yet. Since it was
+            # ready, nobody is told that; what was on its way then has 50 ms to arrive.
+            await asyncio.sleep(0.05)
+            refused = checked.tally.statuses.get(503, 0)
+            await asyncio.sleep(0.45)
+            unavailable += checked.tally.statuses.get(503, 0) - refused
             running.kill()
             seconds.append(await asyncio.to_thread(running.start))
         before = checked.tally.statuses.get(200, 0)
@@ -82,15 +90,15 @@ async def kills(uri: str, count: int) -> Row:
         checked.loops.stop()
         await loops
     lost = checked.tally.cut
-    # 503 is what a service says that has just started and has no model yet.
     statuses = checked.tally.statuses
-    other = checked.tally.answers - statuses.get(200, 0) - statuses.get(503, 0)
+    other = unavailable + checked.tally.answers - statuses.get(200, 0) - statuses.get(503, 0)
     return {
         "kills": count,
         "restart_seconds": round(statistics.median(seconds), 2),
         "requests": checked.tally.answers,
         # Those in flight when the process was killed: nobody could have answered them.
         "cut_by_kill": lost,
+        "unavailable_once_ready": unavailable,
         "failures": checked.wrong + other + (not served_on) + max(0, lost - count * CONNECTIONS),
     }
 
@@ -123,7 +131,9 @@ async def swaps(uri: str, count: int) -> Row:
     return {
         "swaps": len(seconds),
         "median_seconds": round(statistics.median(seconds), 2) if seconds else None,
+        "longest_seconds": round(max(seconds), 2) if seconds else None,
         "requests": checked.tally.answers,
+        "slowest_answer_ms": checked.slowest(200),
         "answers_by_version": dict(sorted(checked.versions.items())),
         "failures": checked.failures + slow + strangers,
     }
@@ -169,6 +179,23 @@ async def _follows(uri: str, running: Service, version: str) -> bool:
                 return True
             await asyncio.sleep(0.05)
     return False
+
+
+async def raising(uri: str, seconds: float) -> Row:
+    """An equation on which the inference raises, among healthy ones: it alone gets the 500."""
+    version = await asyncio.to_thread(serving_culprit.registered, uri)
+    async with service(uri, MODEL_URI=f"models:/{MODEL}/{version}") as running:
+        checked = Checked(running.url)
+        body = json.dumps({"equation": str(serving_culprit.CULPRIT)}).encode()
+        culprit = Loops(running.url, [post(running.url, body)])
+        await asyncio.gather(checked.loops.run(CONNECTIONS - 1, seconds), culprit.run(1, seconds))
+    raised = culprit.tally.statuses.get(500, 0)
+    return {
+        "raising": raised,
+        "healthy_neighbours": checked.tally.answers,
+        # Nothing raised would prove nothing.
+        "failures": checked.failures + culprit.tally.failures - raised + (raised == 0),
+    }
 
 
 async def bad_inputs(uri: str, count: int) -> Row:
