@@ -66,6 +66,44 @@ def test_without_a_key_only_the_health_routes_answer():
             assert response.headers["x-request-id"]
 
 
+# The same two questions in every protocol that is spoken.
+PROTOCOLS: list[tuple[str, dict[str, object]]] = [
+    ("/predict/batch", {"equations": ["1+1=", "2+2="]}),
+    ("/invocations", {"inputs": ["1+1=", "2+2="]}),
+    (
+        "/v2/models/arithmetic-lm/infer",
+        {
+            "inputs": [
+                {"name": "equation", "datatype": "BYTES", "shape": [2], "data": ["1+1=", "2+2="]}
+            ]
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), PROTOCOLS)
+def test_no_protocol_is_a_way_around_the_keys(path, body):
+    with client(api_keys=KEYS) as service:
+        refused = service.post(path, json=body)
+        assert refused.status_code == 401
+        assert "API key" in refused.json()["detail"]
+        good = {"Authorization": "Bearer first-key"}
+        assert service.post(path, json=body, headers=good).status_code == 200
+        for asked_by_whatever_runs_it in ("/ping", "/v2/health/live", "/v2/health/ready"):
+            assert service.get(asked_by_whatever_runs_it).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "body"), PROTOCOLS)
+def test_no_protocol_is_a_way_around_the_rate(path, body):
+    """Each equation counts, however it is sent; one limit holds for all of them."""
+    with client(rate_limit=0.001, rate_burst=5) as service:
+        assert [service.post(path, json=body).status_code for _ in range(2)] == [200, 200]
+        assert service.post("/predict", json=ASK).status_code == 200
+        refused = service.post(path, json=body)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) > 0
+
+
 def test_several_keys_are_good_at_once():
     with client(api_keys=KEYS) as service:
         for header in (
