@@ -16,8 +16,9 @@ from arithmetic import bundle, layouts
 from arithmetic.engine import Engine
 from arithmetic.errors import reported
 from arithmetic.grammar import OPERATIONS, render
+from benchmarks.module_run import ROOT
 from benchmarks.results_file import write
-from benchmarks.trial import ROOT, Changes, trial
+from benchmarks.trial import Changes, trial
 
 CHANGES: Changes = {
     "train": {"flat_steps": 0, "decay_steps": 190},

@@ -10,9 +10,10 @@ import argparse
 from typing import Any
 
 from arithmetic.errors import reported
+from benchmarks.module_run import ROOT
 from benchmarks.results_file import write
 from benchmarks.seeds import one_seed
-from benchmarks.trial import ROOT, Changes
+from benchmarks.trial import Changes
 
 # Changes of `model` in params.yaml, largest first.
 SHAPES: tuple[dict[str, Any], ...] = (

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from arithmetic.errors import reported
+from benchmarks.module_run import ROOT
 from benchmarks.results_file import write
-from benchmarks.trial import ROOT, Changes, trial
+from benchmarks.trial import Changes, trial
 
 FIRST_SEED = 101  # none that the recipe was tuned on
 

@@ -4,10 +4,7 @@ Version 1 is the `+ -` model and Production, version 2 the one for four operatio
 promoted by the project's own commands, so that what is measured came the way that a user's comes.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from arithmetic.errors import Problem
+from benchmarks.module_run import ROOT, in_folder
 from scripts.tracking_server import tracking_server
 
-ROOT = Path(__file__).resolve().parents[1]
 FOUR = "four-operations"
 REGISTRY_HELP = "address of a server over such a store, instead of one that is made for this"
 
@@ -30,11 +26,11 @@ def recorded(folder: Path, four_operations: bool = True) -> Path:
     `generate` is left out.
     """
     _copy(ROOT, folder)
-    _run(folder, "registry.record")
-    _run(folder, "registry.promote", "1")
+    in_folder(folder, "registry.record")
+    in_folder(folder, "registry.promote", "1")
     if four_operations:
         _copy(ROOT / FOUR, folder / FOUR)
-        _run(folder / FOUR, "registry.record")
+        in_folder(folder / FOUR, "registry.record")
     return folder
 
 
@@ -59,18 +55,3 @@ def _copy(project: Path, folder: Path) -> None:
     lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))
     del lock["stages"]["generate"]
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
-
-
-def _run(folder: Path, module: str, *arguments: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise Problem(f"{module} failed in {folder}: {(done.stdout + done.stderr).strip()[-500:]}")

@@ -27,7 +27,8 @@ from benchmarks.small import checkout, dvc_environment, git
 from registry import ALIAS, MODEL, pull, record, signature, signing, store
 from registry.promote import promote
 from registry.trace import trace
-from scripts.service import ask, get, service
+from scripts.client import ask, get
+from scripts.service import service
 from scripts.tracking_server import free_port, tracking_server
 
 DOORS = ("record", "promote", "serve", "trace")

@@ -4,9 +4,6 @@ The benchmarks that train many models use it.
 """
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from arithmetic.errors import Problem
+from benchmarks.module_run import in_folder
 
-ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("generate", "train", "export", "evaluate")
 
 Changes = dict[str, dict[str, Any]]
@@ -42,20 +38,13 @@ def trial(name: str, params: Path, changes: Changes, folder: Path | None = None)
     for section, values in changes.items():
         content[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     seconds = {}
     for stage in STAGES:
         started = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}"],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise Problem(f"{name}: {stage} failed: {done.stderr.strip()}")
+        try:
+            in_folder(folder, f"stages.{stage}")
+        except Problem as problem:
+            raise Problem(f"{name}: {problem}") from problem
         seconds[stage] = round(time.monotonic() - started, 1)
     return {
         "evaluation": json.loads((folder / "metrics/evaluation.json").read_text()),

@@ -9,7 +9,6 @@ import os
 import platform
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from arithmetic.errors import Problem
+from scripts.client import get
 from scripts.tracking_server import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,11 +111,9 @@ def container(image: str, arguments: list[str]) -> Iterator[str]:
 def health_of(url: str) -> dict[str, Any] | None:
     """What /health says; None while nothing listens there, or no model is loaded (503)."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as response:
-            health: dict[str, Any] = json.load(response)
-    except OSError:  # URLError is one
+        return get(f"{url}/health")
+    except OSError:
         return None
-    return health
 
 
 def wait_until_ready(identity: str, url: str) -> dict[str, Any]:
@@ -145,15 +143,3 @@ def log_of(identity: str) -> str:
         ["docker", "logs", "--tail", "6", identity], capture_output=True, text=True, check=False
     )
     return " | ".join((done.stdout + done.stderr).strip().splitlines())
-
-
-def ask(url: str, equation: str) -> dict[str, Any]:
-    """POST /predict."""
-    request = urllib.request.Request(
-        f"{url}/predict",
-        data=json.dumps({"equation": equation}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        answer: dict[str, Any] = json.load(response)
-    return answer

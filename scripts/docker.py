@@ -17,10 +17,10 @@ from arithmetic.errors import Problem, reported
 from registry import ALIAS, MODEL, store
 from registry.promote import production
 from scripts import containers
+from scripts.client import QUESTION, ask
 from scripts.containers import HOST_NAME, IMAGE, ROOT
 from scripts.tracking_server import free_port, tracking_server
 
-QUESTION = "951+11="
 MODEL_URI = f"models:/{MODEL}@{ALIAS}"
 
 
@@ -72,7 +72,7 @@ def demonstrate() -> None:
         with containers.container(IMAGE, arguments) as identity:
             url = f"http://127.0.0.1:{port}"
             health = containers.wait_until_ready(identity, url)
-            answer = containers.ask(url, QUESTION)
+            answer = ask(url, QUESTION)
     print(
         f"docker: version {health['model_version']} answered {QUESTION}"
         f"{answer['predicted_answer']} in {answer['latency_ms']} ms\n"

@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from arithmetic.errors import Problem
+from scripts.client import get
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -67,22 +66,3 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, log: Pat
             pass  # not listening yet; the deadline decides
         time.sleep(0.1)
     raise Problem(f"the service on {address} loaded no model ({reason}); see {log}")
-
-
-def get(url: str) -> dict[str, Any]:
-    """GET and parse JSON."""
-    with urllib.request.urlopen(url, timeout=10) as response:
-        result: dict[str, Any] = json.load(response)
-    return result
-
-
-def ask(address: str, equation: str) -> dict[str, Any]:
-    """POST /predict."""
-    request = urllib.request.Request(
-        f"{address}/predict",
-        json.dumps({"equation": equation}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        result: dict[str, Any] = json.load(response)
-    return result

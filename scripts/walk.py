@@ -19,11 +19,10 @@ from registry.errors import PromotionRefused
 from registry.promote import production, promote
 from registry.record import version_of
 from registry.versions import numbers
+from scripts.client import QUESTION, ask, get
 from scripts.mend import mended
-from scripts.service import ask, get, service
+from scripts.service import service
 from scripts.tracking_server import free_port, tracking_server
-
-QUESTION = "951+11="
 
 
 def reproduce(root: Path) -> float:

@@ -2,11 +2,8 @@
 
 import ast
 import asyncio
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +13,10 @@ import pytest
 import yaml
 
 from arithmetic import bundle
+from benchmarks.module_run import in_folder
 from registry import ALIAS, MODEL
 from scripts import containers
+from scripts.client import QUESTION, ask
 from scripts.containers import HOST_NAME, ROOT, docker
 from scripts.tracking_server import free_port, tracking_server
 from tests.docker_engine import require_engine
@@ -49,24 +48,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
     del lock["stages"]["generate"]
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
-    in_store(folder, "registry.record")
-    in_store(folder, "registry.promote", "1")
+    in_folder(folder, "registry.record")
+    in_folder(folder, "registry.promote", "1")
     return folder
-
-
-def in_store(folder: Path, module: str, *arguments: str) -> None:
-    """Run a command of the registry in `folder`, whose default store it then uses."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @dataclass(frozen=True)
@@ -97,7 +81,7 @@ def test_the_container_answers_with_the_promoted_version(service: Service, works
     assert health is not None
     assert health["status"] == "ok"
     assert health["model_version"] == "1"
-    answer = containers.ask(service.url, "951+11=")
+    answer = ask(service.url, QUESTION)
     assert answer["predicted_answer"] == "962"
     assert answer["full_output"] == "951+11=962"
     assert answer["model_version"] == "1"

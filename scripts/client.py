@@ -1,0 +1,27 @@
+"""What the scripts ask a running service."""
+
+import json
+import urllib.request
+from typing import Any
+
+QUESTION = "951+11="
+TIMEOUT_SECONDS = 10.0
+
+
+def get(url: str) -> dict[str, Any]:
+    """GET and parse JSON; raises OSError, of which HTTPError is one."""
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+        result: dict[str, Any] = json.load(response)
+    return result
+
+
+def ask(address: str, equation: str) -> dict[str, Any]:
+    """POST /predict; raises as `get`."""
+    request = urllib.request.Request(
+        f"{address}/predict",
+        json.dumps({"equation": equation}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        result: dict[str, Any] = json.load(response)
+    return result
