@@ -5,8 +5,9 @@ million random equations, and the bound on the error rate that follows (`stages/
 """
 
 from arithmetic.errors import reported
+from benchmarks.module_run import ROOT
 from benchmarks.results_file import write
-from benchmarks.trial import ROOT, Changes, trial
+from benchmarks.trial import Changes, trial
 
 CHANGES: Changes = {"generate": {"max_operand": 999_999}}
 

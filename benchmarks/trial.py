@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from arithmetic.errors import Problem
 from benchmarks.module_run import in_folder
 
 STAGES = ("generate", "train", "export", "evaluate")
