@@ -27,7 +27,8 @@ def roll_back(
     who: str,
     reason: str,
 ) -> str | None:
-    """Move `alias` from version `withdrawn` to `to`, or to the one before by the history.
+    """Move `alias` from version `withdrawn` to the one before it by the history, as `make rollback`
+    does; where the history knows none, to `to`.
 
     Args:
         client: of the server, with an operator's credentials.
@@ -39,15 +40,21 @@ def roll_back(
     Raises:
         RegistryUnreachable: no answer, or no permission.
         VersionNotFound: there is no earlier version.
+        RegistryProblem: the alias was moved, and not all of the rest was written.
     """
-    model = _call(client, "GET", "registered-models/get", {"name": name})["registered_model"]
+    answer = _call(client, "GET", "registered-models/get", {"name": name})
+    model = answer.get("registered_model")
+    if not isinstance(model, dict):
+        raise RegistryProblem(f"{client.base_url} does not answer like an MLflow server")
     aliases = {one["alias"]: str(one["version"]) for one in model.get("aliases", [])}
     if aliases.get(alias) != withdrawn:
         return None
     tags = {one["key"]: one.get("value", "") for one in model.get("tags", [])}
     # The history is that of Production alone.
     before = from_text(tags.get(TAG)).noticing(withdrawn) if alias == ALIAS else History(withdrawn)
-    target = to or before.target(lambda version: _exists(client, name, version))
+    target = before.target(lambda version: _exists(client, name, version))
+    if target is None and to is not None and to != withdrawn and _exists(client, name, to):
+        target = to
     if target is None:
         raise VersionNotFound(f"there is no earlier {alias} version to return to")
     known = target in before.earlier
@@ -55,6 +62,27 @@ def roll_back(
     # The alias first, as in registry.promote: what counts is done even if the rest is not.
     body = {"name": name, "alias": alias, "version": target}
     _call(client, "POST", "registered-models/alias", body)
+    try:
+        _write_down(client, name, alias, withdrawn, target, after, who, reason)
+    except RegistryProblem as problem:
+        raise RegistryProblem(
+            f"{alias} is version {target} now, and the notes of who, when and why are not "
+            f"complete ({problem})"
+        ) from problem
+    return target
+
+
+def _write_down(
+    client: httpx.Client,
+    name: str,
+    alias: str,
+    withdrawn: str,
+    target: str,
+    after: History,
+    who: str,
+    reason: str,
+) -> None:
+    """History and tags, as `registry.promote` leaves them."""
     if alias == ALIAS:
         text = json.dumps({"current": after.current, "earlier": list(after.earlier)})
         _call(
@@ -74,7 +102,6 @@ def roll_back(
         for key, value in notes.items():
             tag = {"name": name, "version": version, "key": key, "value": value}
             _call(client, "POST", "model-versions/set-tag", tag)
-    return target
 
 
 def _exists(client: httpx.Client, name: str, version: str) -> bool:

@@ -253,8 +253,8 @@ def _download(client: httpx.Client, found: Resolved, path: str, target: Path) ->
         raise _lost(client, error) from error
     except OSError as error:
         raise RegistryProblem(
-            f"{target.parent} cannot be written ({error.strerror}); make room, or name another "
-            "folder by MODEL_CACHE"
+            f"{file_name} cannot be written ({error.strerror}); make room, or name another folder "
+            "by MODEL_CACHE"
         ) from error
 
 

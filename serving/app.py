@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from arithmetic.errors import InvalidEquation
@@ -190,11 +192,18 @@ def add_exception_handlers(app: Service) -> None:
         app.metrics.refused.labels(errors[0].get("reason") or errors[0]["type"]).inc()
         return JSONResponse({"detail": [speakable(one) for one in errors]}, 422)
 
+    @app.exception_handler(HTTPException)
+    async def of_the_framework(request: Request, error: HTTPException) -> Response:
+        """FastAPI's own, counted where a body is no text that JSON could be in."""
+        if error.status_code == 400:
+            app.metrics.refused.labels("unreadable_body").inc()
+        return await http_exception_handler(request, error)
+
     @app.exception_handler(ServingProblem)
     async def unavailable(request: Request, problem: ServingProblem) -> JSONResponse:
         request.scope["state"]["outcome"] = problem.outcome
-        if isinstance(problem, WrongMediaType):
-            app.metrics.refused.labels("media_type").inc()
+        if problem.reason is not None:
+            app.metrics.refused.labels(problem.reason).inc()
         return JSONResponse({"detail": str(problem)}, problem.status, problem.headers)
 
     @app.exception_handler(Exception)

@@ -15,6 +15,7 @@ from registry.pull import Pulled
 from serving.background import Background
 from serving.checking import Checker, Given
 from serving.metrics import Metrics
+from serving.remembered import Memory
 from serving.reports import CandidateHealth
 from serving.served import Served
 from serving.settings import Settings
@@ -77,19 +78,22 @@ class Candidate:
             ["version"],
             registry=metrics.registry,
         )
+        place = settings.model_cache, settings.model_uri_candidate, settings.mlflow_tracking_uri
         self.watch = Watch(
             settings.model_uri_candidate,
             registry,
             settings.model_cache,
             self._take,
-            memory=None,
-            withdrawals=Withdrawals(
-                settings.model_cache, settings.model_uri_candidate, settings.mlflow_tracking_uri
-            ),
+            # So that its files are kept, and deleted in the end; nothing starts from it.
+            memory=Memory(*place),
+            withdrawals=Withdrawals(*place),
             on_withdrawal=self._heard,
+            on_named=lambda identity, reason: None,
             seconds=settings.watch_seconds,
             retry_seconds=settings.pull_retry_seconds,
             let_go=self._drop,
+            start_from_disk=False,
+            fall_back=False,
         )
 
     def start(self) -> None:
@@ -121,15 +125,18 @@ class Candidate:
         outcome = "copied" if fits else "dropped"
         self._copied.labels(served.version, outcome).inc(len(known))
 
-    def withdraw(self, served: Served, reason: str) -> None:
-        """Try it no more, until the alias has named another one."""
+    def withdraw(self, served: Served, reason: str) -> bool:
+        """Try it no more, until the alias has named another one; whether no other worker has yet
+        said so."""
+        served.tally.withdrawn = True
         self.served = None
-        self.watch.withdraw((served.version, served.bundle_sha256), reason)
+        first, _ = self.watch.withdraw(served.identity, reason)
+        return first
 
     def _heard(self, identity: Identity, reason: str, replaced: bool) -> None:
         """Another worker has withdrawn it."""
         served = self.served
-        if served is not None and (served.version, served.bundle_sha256) == identity:
+        if served is not None and served.identity == identity:
             served.tally.withdrawn = True
             self.served = None
 

@@ -36,14 +36,14 @@ OPEN_PATHS = ("/livez", "/readyz", "/health", "/ping", "/v2/health")
 class NotAllowed(ServingProblem):
     """No key, or a wrong one."""
 
-    status, outcome = 401, "unauthorized"
+    status, outcome, reason = 401, "unauthorized", "unauthorized"
     headers = {"WWW-Authenticate": "Bearer"}  # noqa: RUF012
 
 
 class TooMany(ServingProblem):
     """Over the rate limit."""
 
-    status, outcome = 429, "rate_limited"
+    status, outcome, reason = 429, "rate_limited", "rate_limited"
 
     def __init__(self, seconds: float):
         super().__init__(f"too many requests; come back in {seconds:.3g} s")

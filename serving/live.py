@@ -72,6 +72,7 @@ class Live:
             Memory(settings.model_cache, uri, server),
             Withdrawals(settings.model_cache, uri, server),
             self._heard,
+            self._still_named,
             settings.watch_seconds,
             settings.pull_retry_seconds,
             start_from_disk=settings.start_from_disk,
@@ -173,38 +174,48 @@ class Live:
         if reason is None or tally.withdrawn:
             return
         tally.withdrawn = True
-        served, candidate = self.served, self.candidate
-        if candidate is not None and candidate.served and candidate.served.tally is tally:
-            log.error("the candidate is tried no more: %s", reason)
-            self._withdrawn.labels(tally.version).inc()
-            candidate.withdraw(candidate.served, reason)
+        served, tried = self.served, self.candidate.served if self.candidate else None
+        if tried is not None and tried.tally is tally:
+            self._withdraw_candidate(tried, reason)
         elif served is not None and served.tally is tally:
             self._withdraw(served, reason)
+
+    def _withdraw_candidate(self, tried: Served, reason: str) -> None:
+        assert self.candidate is not None
+        if self.candidate.withdraw(tried, reason):
+            log.error("the candidate is tried no more: %s", reason)
+            self._withdrawn.labels(tried.version).inc()
 
     def _withdraw(self, served: Served, reason: str) -> None:
         if not self.watch.moves:
             log.error("%s; it stays, since MODEL_URI names it by its number", reason)
             self.watch.reason = reason
             return
-        log.error("taken out of service: %s", reason)
-        self._withdrawn.labels(served.version).inc()
-        replaced = self.watch.withdraw((served.version, served.bundle_sha256), reason)
-        self._replaced(served.version, replaced, reason)
+        first, replaced = self.watch.withdraw(served.identity, reason)
+        if first:
+            log.error("taken out of service: %s", reason)
+            self._withdrawn.labels(served.version).inc()
+        self._replaced(served.identity, replaced, reason)
 
     def _heard(self, identity: Identity, reason: str, replaced: bool) -> None:
-        """Another worker has withdrawn a version; the operator may be here."""
-        served = self.served
-        if served is not None and (served.version, served.bundle_sha256) == identity:
-            served.tally.withdrawn = True
-        self._replaced(identity[0], replaced, reason)
+        """Another worker has withdrawn what was served; the operator may be here."""
+        self._replaced(identity, replaced, reason)
 
-    def _replaced(self, withdrawn: str, replaced: bool, reason: str) -> None:
+    def _replaced(self, withdrawn: Identity, replaced: bool, reason: str) -> None:
         """A version is out of service, and an earlier one has taken its place or not."""
         if not replaced:
             self.served = None
+            self.metrics.serving_nothing()
             log.error("no earlier version has passed here: nothing is served until one is promoted")
+        tried = self.candidate.served if self.candidate else None
+        if tried is not None and tried.identity == withdrawn:
+            self._withdraw_candidate(tried, reason)
+        self._still_named(withdrawn, reason)
+
+    def _still_named(self, withdrawn: Identity, reason: str) -> None:
+        """The alias has to leave a withdrawn version, if an operator is here."""
         now = self.served
-        self.operator.roll_back(withdrawn, now.version if now is not None else None, reason)
+        self.operator.roll_back(withdrawn[0], now.version if now is not None else None, reason)
 
 
 def noted_inputs(pulled: Pulled) -> Profile | None:

@@ -105,6 +105,12 @@ class Metrics:
         self._serving = name, version, bundle_sha256
         self.model.labels(*self._serving).set(1)
 
+    def serving_nothing(self) -> None:
+        """No version is served any more."""
+        if self._serving is not None:
+            self.model.labels(*self._serving).set(0)
+            self._serving = None
+
     def exposition(self) -> bytes:
         """All of it as text; with several workers, of all of them."""
         if self._several:

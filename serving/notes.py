@@ -6,14 +6,14 @@ workers, or services, may share the folder.
 
 import fcntl
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,11 @@ class Notes(Generic[Entry]):
         name: str,
         model_uri: str,
         tracking_uri: str,
-        entry: Callable[..., Entry],
+        entry: type[Entry],
     ):
         key = hashlib.sha256(f"{tracking_uri.rstrip('/')} {model_uri}".encode()).hexdigest()[:12]
         self.path = folder / f"{name}-{key}.json"
-        self._entry = entry
+        self._entries: TypeAdapter[list[Entry]] = TypeAdapter(list[entry])  # type: ignore[valid-type]
 
     def read(self) -> list[Entry]:
         """All entries; none if there is no file, or if what is there is not one of ours."""
@@ -47,11 +47,12 @@ class Notes(Generic[Entry]):
             if self.path.stat().st_uid != os.getuid():  # the default folder is in /tmp
                 log.warning("%s is another user's: ignored", self.path)
                 return []
-            return [self._entry(**one) for one in json.loads(self.path.read_bytes())]
+            return self._entries.validate_json(self.path.read_bytes(), strict=True)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError) as error:
-            log.warning("%s is not readable as notes (%r): ignored", self.path, error)
+        except (OSError, ValidationError) as error:
+            why = " ".join(str(error).split())[:200]
+            log.warning("%s is not readable as notes (%s): ignored", self.path, why)
             return []
 
     def change(self, changed: Callable[[list[Entry]], list[Entry]]) -> None:
@@ -62,8 +63,7 @@ class Notes(Generic[Entry]):
             if after == before:
                 return
             draft = self.path.with_suffix(".draft")
-            content: list[dict[str, Any]] = [asdict(one) for one in after]  # type: ignore[call-overload]
-            draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            draft.write_bytes(self._entries.dump_json(after, indent=1) + b"\n")
             os.replace(draft, self.path)
 
     @contextmanager

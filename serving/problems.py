@@ -18,6 +18,8 @@ class ServingProblem(Problem):
     status: ClassVar[int]
     outcome: ClassVar[str]
     headers: ClassVar[dict[str, str]] = {}
+    # Of those that are the client's doing: under which reason /metrics counts the input as refused.
+    reason: ClassVar[str | None] = None
 
 
 class Unavailable(ServingProblem):
@@ -47,4 +49,4 @@ class ModelFailed(ServingProblem):
 class WrongMediaType(ServingProblem):
     """The body is not sent as JSON."""
 
-    status, outcome = 415, "refused"
+    status, outcome, reason = 415, "refused", "media_type"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from registry import inputs
 from registry.pull import Pulled, is_intact
 from serving.notes import Notes
 
@@ -72,6 +73,17 @@ class Memory:
         self._notes.change(with_entry)
         self._clean([Path(one.bundle) for one in forgotten])
 
+    def forget(self, identity: tuple[str, str]) -> None:
+        """Start from this version and digest no more; its files stay, the alias may come back."""
+        try:
+            self._notes.change(
+                lambda entries: [
+                    one for one in entries if (one.version, one.bundle_sha256) != identity
+                ]
+            )
+        except OSError as error:
+            log.error("version %s stays remembered (%s)", identity[0], error.strerror)
+
     def entries(self) -> list[Remembered]:
         """All of them; none if there is no file, or if what is there is not one of ours."""
         return self._notes.read()
@@ -95,20 +107,25 @@ class Memory:
     def _clean(self, forgotten: list[Path]) -> None:
         """Delete bundles that nobody remembers, and downloads that nobody finished."""
         ours = self._folder.resolve()
-        used = {bundle for notes in ours.glob("verified-*.json") for bundle in _bundles(notes)}
+        try:
+            used = {bundle for notes in ours.glob("verified-*.json") for bundle in _bundles(notes)}
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            log.warning("bundles in %s are not cleaned: other notes do not read (%r)", ours, error)
+            return
         unused = [one for one in forgotten if one.parent == ours and str(one) not in used]
+        unused += [inputs.beside(one) for one in unused]
         for draft in ours.glob(".pull-*"):
             with suppress(FileNotFoundError):  # another worker has just finished it
                 if time.time() - draft.stat().st_mtime > ABANDONED_SECONDS:
                     unused.append(draft)
         for one in unused:
-            log.info("deleting %s: no version in use has it", one)
-            shutil.rmtree(one, ignore_errors=True)  # another worker may be at the same
+            log.info("deleting %s: nothing needs it any more", one)
+            if one.is_dir():
+                shutil.rmtree(one, ignore_errors=True)  # another worker may be at the same
+            else:
+                one.unlink(missing_ok=True)
 
 
 def _bundles(notes: Path) -> set[str]:
-    """What another service with the same folder remembers; nothing that reads as none of ours."""
-    try:
-        return {str(one["bundle"]) for one in json.loads(notes.read_bytes())}
-    except (OSError, ValueError, TypeError, KeyError):
-        return set()
+    """What another service with the same folder remembers."""
+    return {str(one["bundle"]) for one in json.loads(notes.read_bytes())}

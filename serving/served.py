@@ -34,3 +34,8 @@ class Served:
     answer: Callable[..., list[Answer]]
     tally: Tally
     inputs: Profile | None
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Version and digest."""
+        return self.version, self.bundle_sha256

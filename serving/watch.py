@@ -77,10 +77,12 @@ class Watch:
         let_go: the alias is gone: told so, if given; otherwise what is served stays.
         memory: where versions that passed are remembered; None remembers nothing.
         withdrawals: what this process and others of the service have taken out of service.
-        on_withdrawal: told of one that another process noted, after it is refused here; and
-            whether an earlier version could take its place, if it was served.
+        on_withdrawal: told of one that another process noted, after it is out of service here;
+            and whether an earlier version could take its place.
+        on_named: told, at every look, of a withdrawn version that the registry still names.
         on_refusal: told of each version that does not pass.
         start_from_disk: whether a remembered version may serve when the registry gives none.
+        fall_back: whether one may when the version in service is withdrawn.
         seconds: between questions.
         retry_seconds: the same, while nothing is served.
     """
@@ -94,18 +96,21 @@ class Watch:
         memory: Memory | None,
         withdrawals: Withdrawals,
         on_withdrawal: Callable[[Identity, str, bool], None],
+        on_named: Callable[[Identity, str], None],
         seconds: float,
         retry_seconds: float,
         let_go: Callable[[], None] | None = None,
         start_from_disk: bool = True,
+        fall_back: bool = True,
         on_refusal: Callable[[str], None] | None = None,
     ):
         self.model_uri = model_uri
         self.moves = "@" in model_uri
         self._registry, self._into, self._take, self._let_go = registry, into, take, let_go
         self._on_refusal = on_refusal
-        self._memory, self._start_from_disk = memory, start_from_disk
-        self._withdrawals, self._on_withdrawal = withdrawals, on_withdrawal
+        self._memory, self._start_from_disk, self._falls_back = memory, start_from_disk, fall_back
+        self._withdrawals = withdrawals
+        self._on_withdrawal, self._on_named = on_withdrawal, on_named
         self._seconds, self._retry_seconds = seconds, retry_seconds
         self._stopped = threading.Event()
         self._lock = threading.Lock()  # one change of what is served at a time
@@ -116,7 +121,9 @@ class Watch:
         self.serving: Identity | None = None
         self.source: str | None = None  # "registry" or "disk"
         self.named: Identity | None = None  # what the URI meant when it was last asked
-        self.refused: dict[Identity, str] = {}
+        self._pulled: Pulled | None = None  # what is served
+        self._complaint: tuple[Identity, str] | None = None  # the last one that was logged
+        self.refused: dict[Identity, str] = {}  # what did not pass
         self.reason: str | None = None  # of the last attempt that failed, None after a good one
         self._thread = threading.Thread(target=self._run, name=f"watch {model_uri}", daemon=True)
 
@@ -138,25 +145,32 @@ class Watch:
 
     def refusals(self) -> dict[str, str]:
         """Versions that are not loaded until the alias has moved, and why."""
-        return {version: why for (version, _), why in dict(self.refused).items()}
+        every = {**self.refused, **self._withdrawals.read()}
+        return {version: why for (version, _), why in every.items()}
 
-    def withdraw(self, served: Identity, reason: str) -> bool:
-        """Refuse a version from now on, in every worker, until the alias has named another one.
+    def withdraw(self, served: Identity, reason: str) -> tuple[bool, bool]:
+        """Take a version out of service, in every worker, until the alias has named another one.
 
-        Returns whether an earlier verified version could take its place.
+        Returns whether this is the first worker to do so, and whether an earlier verified version
+        could take its place.
         """
-        replaced = self._withdrawn(served, reason)
-        if self.moves:  # a number never names another version, so nobody could take it back
-            self._withdrawals.add(served, reason)
-        return replaced
-
-    def _withdrawn(self, served: Identity, reason: str) -> bool:
         with self._lock:
-            self.refused[served] = self.reason = reason
-            if self.serving != served:
-                return True
-            self.serving = self.source = None
-            return self._from_disk()
+            first = True
+            # Before anything else, so that a kill now does not bring it back. Once the alias has
+            # moved on, there is nothing to refuse.
+            if self.named in (None, served):
+                first = self._withdrawals.add(served, reason)
+            return first, self._out(served, reason)
+
+    def _out(self, one: Identity, reason: str) -> bool:
+        """Serve something else, if `one` is what is served. Under the lock."""
+        if self._memory is not None:
+            self._memory.forget(one)
+        if self.serving != one:
+            return True
+        self.reason = reason
+        self.serving = self.source = None
+        return self._falls_back and self._from_disk()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -166,12 +180,13 @@ class Watch:
                 log.exception("a bug while following %s", self.model_uri)
                 self.reason = f"a bug while following {self.model_uri}: {error!r}"
             self.tried.set()
-            if self.serving is not None and not self.moves and self.source == "registry":
-                return
             self._stopped.wait(self._seconds if self.serving else self._retry_seconds)
 
     def look(self) -> None:
         """Ask once, and take what is new."""
+        if self.serving is not None and not self.moves and self.source == "registry":
+            self._hear()
+            return
         found = self._ask()
         if found is None:
             self._hear()
@@ -185,26 +200,37 @@ class Watch:
             self._withdrawals.keep_only(named)
             self.named = named
         self._hear()
+        refused = self._withdrawals.read().get(named) or self.refused.get(named)
         if named == self.serving:
+            if self.source != "registry":  # the alias has come back to it
+                self._remember()
             self.source, self.reason = "registry", None
-        elif named not in self.refused:
+        elif refused is None:
             self._replace(found, named)
         else:
-            self.reason = self.refused[named]
+            self.reason = refused
         self._start()
+        withdrawn = self._withdrawals.read().get(named)
+        if withdrawn is not None:
+            self._on_named(named, withdrawn)
 
     def _hear(self) -> None:
-        """Follow what another process, or this one before it was restarted, has withdrawn."""
-        for one, reason in self._withdrawals.read().items():
-            if one in (self.serving, self.named) and one not in self.refused:
-                log.warning("withdrawn by another process, or before a restart: %s", reason)
-                self._on_withdrawal(one, reason, self._withdrawn(one, reason))
+        """Follow what another process has withdrawn."""
+        with self._lock:
+            one = self.serving
+            reason = None if one is None else self._withdrawals.read().get(one)
+            if one is None or reason is None:
+                return
+            log.warning("withdrawn by another process: %s", reason)
+            replaced = self._out(one, reason)
+        self._on_withdrawal(one, reason, replaced)
 
     def _start(self) -> None:
         """With nothing in service, take what is on the disk, if that is allowed."""
-        if self.serving is None and self._start_from_disk:
+        if self._start_from_disk:
             with self._lock:
-                self._from_disk()
+                if self.serving is None:
+                    self._from_disk()
 
     def _ask(self) -> Resolved | None:
         """What the URI means now; None, with the reason noted, if the registry does not say."""
@@ -235,17 +261,28 @@ class Watch:
         except RegistryUnreachable as problem:
             self._note("unreachable", str(problem))
         except BrokenBundle as problem:
-            if str(problem) != self.reason:
-                log.error("version %s is refused: %s", found.version, problem)
-            if self._on_refusal is not None:
-                self._on_refusal(found.version)
-            self.reason = str(problem)
-            if self.serving is not None:  # with nothing to lose, it is tried again
-                self.refused[named] = self.reason
+            self._refuse(named, str(problem))
         except (Problem, OSError) as problem:  # a full disk may be mended
-            if str(problem) != self.reason:
+            if self._is_new(named, str(problem)):
                 log.error("version %s is not loaded: %s", found.version, problem)
             self.reason = str(problem)
+        except Exception as error:  # whatever foreign files make our code raise
+            log.debug("version %s", found.version, exc_info=error)
+            self._refuse(named, f"version {found.version} does not load: {error!r}")
+
+    def _refuse(self, named: Identity, reason: str) -> None:
+        if self._is_new(named, reason):
+            log.error("version %s is refused: %s", named[0], reason)
+            if self._on_refusal is not None:
+                self._on_refusal(named[0])
+        self.reason = reason
+        if self.serving is not None:  # with nothing to lose, it is tried again
+            self.refused[named] = reason
+
+    def _is_new(self, named: Identity, complaint: str) -> bool:
+        """Whether it is not what was said last: the same words at every look help nobody."""
+        before, self._complaint = self._complaint, (named, complaint)
+        return before != self._complaint
 
     def _from_disk(self) -> bool:
         """Serve the latest version that passed here before, if there is one."""
@@ -257,6 +294,9 @@ class Watch:
             except (Problem, OSError) as problem:
                 log.error("version %s on this disk is not loaded: %s", pulled.version, problem)
                 continue
+            except Exception:  # whatever its files make our code raise, an older one may do
+                log.exception("version %s on this disk is not loaded", pulled.version)
+                continue
             self._put(pulled, "disk", put)
             return True
         return False
@@ -265,6 +305,7 @@ class Watch:
         # What is said of a version before the version itself: /health must not show it with the
         # complaint about the one before.
         self.serving, self.source = (pulled.version, pulled.bundle_sha256), source
+        self._pulled, self._complaint = pulled, None
         if source == "registry":  # from the disk, the reason says why it is not the registry's
             self.reason = None
         put()
@@ -275,11 +316,18 @@ class Watch:
             pulled.bundle_sha256[:12],
             "the registry" if source == "registry" else "this disk",
         )
-        if self._memory is not None and source == "registry":
-            try:
-                self._memory.remember(pulled)
-            except OSError as error:
-                log.error("version %s is not remembered for a restart: %s", pulled.version, error)
+        if source == "registry":
+            self._remember()
+
+    def _remember(self) -> None:
+        """What is served, as the latest that passed."""
+        if self._memory is None or self._pulled is None:
+            return
+        try:
+            self._memory.remember(self._pulled)
+        except OSError as error:
+            version = self._pulled.version
+            log.error("version %s is not remembered for a restart: %s", version, error)
 
     def _note(self, state: str, reason: str | None) -> None:
         """Note how the registry is; said in the log when it changes."""

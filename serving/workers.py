@@ -57,6 +57,11 @@ def inherited() -> Inherited | None:
     return Inherited(listening, os.getppid(), Path(os.environ[_SHARED]))
 
 
+def is_first() -> bool:
+    """Whether this is the first of several workers, or the only process."""
+    return os.environ.get(_NUMBER, "0") == "0"
+
+
 class Parent:
     """Runs the workers until SIGTERM or SIGINT."""
 
