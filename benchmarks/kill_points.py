@@ -38,6 +38,7 @@ class Point:
         return {"KILL_POINT": json.dumps(asdict(self))}
 
 
+LOCK = r"^open .*dvc\.lock$"
 CHECKPOINT = r"^rename \.checkpoints/\S+\.draft .*\.safetensors$"
 
 # In the order of the pipeline, so that one round can walk through them.
@@ -45,7 +46,7 @@ NAMED: dict[str, tuple[Point, ...]] = {
     "generate": (
         Point("between two data sets", "stages.generate", r"^open data/test\.csv$"),
         Point("DVC's run cache half entered", "repro", r"^open .*\.dvc/cache/runs/"),
-        Point("dvc.lock emptied", "repro", r"^open .*dvc\.lock$", effect="empty"),
+        Point("before dvc.lock is made", "repro", LOCK),
         Point("DVC's rwlock emptied", "repro", r"^open .*\.dvc/tmp/rwlock$", effect="empty"),
     ),
     "train": (
@@ -53,9 +54,13 @@ NAMED: dict[str, tuple[Point, ...]] = {
         Point("before a checkpoint is in place", "stages.train", CHECKPOINT, nth=3),
         Point("weights without a history", "stages.train", r"^open metrics/history\.csv$"),
     ),
-    "export": (Point("one of two graphs", "stages.export", r"^open bundle/decoders/subtr\S+$"),),
+    "export": (
+        Point("one of two graphs", "stages.export", r"^open bundle/decoders/subtr\S+$"),
+        Point("dvc.lock emptied", "repro", LOCK, effect="empty"),
+    ),
     "evaluate": (
         Point("an evaluation without its table", "stages.evaluate", r"^open metrics/exact\S+$"),
+        Point("dvc.lock half written", "repro", LOCK, effect="half"),
     ),
     "record": (
         Point("inside recording", "registry.record", ANY_EVENT, STORE_OPENED, 0),

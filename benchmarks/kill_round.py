@@ -130,8 +130,9 @@ class Round:
 
     def mend(self) -> None:
         """What `make run` and `make mend` do before DVC reads what it was writing when killed."""
-        for path in mended(self.root):
-            self.tally.mended["rwlock" if path.endswith("rwlock") else "run cache"] += 1
+        for sentence in mended(self.root):
+            kind = next((one for one in ("rwlock", "dvc.lock") if one in sentence), "run cache")
+            self.tally.mended[kind] += 1
 
     def at_random(self, stage: str) -> None:
         """Kill `dvc repro` at a random moment of a stage, or of its own start."""

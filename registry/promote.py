@@ -108,7 +108,9 @@ def promote(
         raise RegistryProblem(f"{version!r} is no version number; give digits, like 3")
     version = str(int(version))
     if override is not None and not override.strip():
-        raise RegistryProblem('give a reason for passing the gate: --override-gate "why"')
+        raise RegistryProblem(
+            'give a reason for passing the gate: OVERRIDE_GATE="why" (or --override-gate "why")'
+        )
     gate = read_gate(root)
     with store.opened(root) as client:
         get_version(client, version)
@@ -122,7 +124,7 @@ def promote(
         if broken and override is None:
             raise PromotionRefused(
                 f"version {version} was not promoted: {'; and '.join(broken)}; "
-                'to promote it all the same, give --override-gate "why"'
+                'to promote it all the same, give OVERRIDE_GATE="why" (or --override-gate "why")'
             )
         before = read_history(client).noticing(current)
         tags = {

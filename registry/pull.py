@@ -20,7 +20,7 @@ import httpx
 from arithmetic import bundle
 from arithmetic.config import load_config
 from arithmetic.errors import BrokenBundle, RegistryProblem
-from registry import BUNDLE_PATH, BUNDLE_TAG, SIGNATURE_PATH, signature
+from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, SIGNATURE_PATH, signature
 from registry.errors import DigestMismatch, RegistryUnreachable, VersionNotFound
 
 TIMEOUT_SECONDS = 30.0
@@ -171,7 +171,11 @@ def find(client: httpx.Client, model_uri: str) -> Resolved:
         )
     name, alias, version = match.groups()
     if alias is not None:
-        missing = f"model {name} has no version with the alias {alias!r}; promote one first"
+        missing = f"model {name} has no version with the alias {alias!r}; " + (
+            "promote one first"
+            if alias == ALIAS
+            else "set it (`make candidate VERSION=…` sets Candidate)"
+        )
         found = _get(client, "registered-models/alias", {"name": name, "alias": alias}, missing)
     else:
         missing = f"model {name} has no version {version}; `mlflow ui` shows which there are"

@@ -1,50 +1,73 @@
 """make mend: remove what a killed DVC left behind and no later `dvc repro` accepts.
 
-DVC (3.67.1) does two things in place. It empties `.dvc/tmp/rwlock`, which says what running
-processes use, before it fills it; and it makes the folder of an entry of its run cache before the
-entry. Killed in between, it leaves an empty file or folder, and every later `dvc repro` fails: with
-`Unable to read RWLock-file`, or with `join() argument must be str …, not 'NoneType'`. Neither holds
-anything, so without it nothing is lost. `make bench-kills` found both.
+DVC (3.67.1) does three things in place. It empties dvc.lock, and `.dvc/tmp/rwlock`, which says what
+running processes use, before it fills them; and it makes the folder of an entry of its run cache
+before the entry. Killed in between, it leaves an empty file or folder (or half of dvc.lock), and
+every later `dvc repro` fails: `'./dvc.lock' validation failed`, `Unable to read RWLock-file`, or
+`join() argument must be str …, not 'NoneType'`. `make bench-kills` found all three. What is removed
+holds nothing that `dvc repro` does not make again, in the same bytes.
 """
 
 import argparse
 import json
+import subprocess
 import time
 from pathlib import Path
+
+import yaml
 
 from arithmetic.errors import reported
 
 # A process that is writing needs microseconds.
 WRITING_SECONDS = 1.0
+ASIDE = ".dvc/tmp/dvc.lock.broken"
 
 
 def mended(root: Path) -> list[str]:
-    """Remove them from the DVC project in `root`; returns the paths of what was removed."""
+    """Mend the DVC project in `root`; returns a sentence for each thing that was mended."""
     found = _broken(root)
     if not found:
         return []
     time.sleep(WRITING_SECONDS)  # a living DVC has written by then
-    removed = []
+    said = []
     for path in [one for one in _broken(root) if one in found]:
         try:
-            path.rmdir() if path.is_dir() else path.unlink()
+            said.append(_mend(root, path))
         except OSError:  # somebody has mended it, or filled it just now
             continue
-        removed.append(str(path.relative_to(root)))
-    return removed
+    return said
+
+
+def _mend(root: Path, path: Path) -> str:
+    name = path.relative_to(root)
+    if path.is_dir():
+        path.rmdir()
+        return f"removed {name}, which a killed DVC had left empty"
+    if path.name != "dvc.lock":
+        path.unlink()
+        return f"removed {name}, which a killed DVC had left empty"
+    # Whatever is in it is kept, in case that it was not DVC who broke it.
+    (root / ASIDE).parent.mkdir(parents=True, exist_ok=True)
+    path.rename(root / ASIDE)
+    back = subprocess.run(
+        ["git", "checkout", "--quiet", "--", "dvc.lock"], cwd=root, capture_output=True, check=False
+    )
+    now = "git's is back in its place" if back.returncode == 0 else "`dvc repro` makes another"
+    return f"moved {name}, which a killed DVC had left half written, to {ASIDE}; {now}"
 
 
 def _broken(root: Path) -> list[Path]:
-    rwlock = root / ".dvc" / "tmp" / "rwlock"
+    rwlock, lock = root / ".dvc" / "tmp" / "rwlock", root / "dvc.lock"
     entries = root.glob(".dvc/cache/runs/*/*")
     return [
         *([] if _reads(rwlock) else [rwlock]),
+        *([] if _is_whole(lock) else [lock]),
         *(one for one in entries if one.is_dir() and not any(one.iterdir())),
     ]
 
 
 def _reads(path: Path) -> bool:
-    """True also where there is none."""
+    """Whether it is JSON; True also where there is none."""
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -54,13 +77,31 @@ def _reads(path: Path) -> bool:
     return True
 
 
+def _is_whole(lock: Path) -> bool:
+    """Whether a dvc.lock is one; True also where there is none, or a conflict of git's in it."""
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return True
+    if "<<<<<<<" in text:  # a person has to decide
+        return True
+    try:
+        content = yaml.safe_load(text)
+        stages = content["stages"].values()
+        entries = [
+            one for stage in stages for key in ("deps", "outs") for one in stage.get(key, ())
+        ]
+        return all("cmd" in stage for stage in stages) and all(one["path"] for one in entries)
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Remove what a killed DVC left unusable.")
     parser.add_argument("root", nargs="?", type=Path, default=Path(), help="of a DVC project")
     with reported():
-        root = parser.parse_args().root
-        for path in mended(root):
-            print(f"mend: removed {root / path}, which a killed DVC had left empty")
+        for sentence in mended(parser.parse_args().root):
+            print(f"mend: {sentence}")
 
 
 if __name__ == "__main__":

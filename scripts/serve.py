@@ -12,18 +12,20 @@ from pathlib import Path
 
 from arithmetic.errors import reported
 from registry import store
-from scripts.tracking_server import tracking_server
+from scripts.tracking_server import tracking_server, usual_port
 
 
 def main() -> int:
     root = Path.cwd()
-    # Ended from outside, the blocks below must still be left: they end the server.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Ended from outside, the blocks below must still be left: they end the service and the server.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with reported(), contextlib.ExitStack() as stack:
         uri = store.tracking_uri(root)
         database = store.database_to_serve(root)
         if database is not None:  # the service talks to servers only
-            uri = stack.enter_context(tracking_server(store.root(root), database=database))
+            home = store.root(root)
+            port = usual_port("127.0.0.1", home)
+            uri = stack.enter_context(tracking_server(home, port=port, database=database))
             print(f"serve: MLflow server over {database} on {uri}", flush=True)
         command = [sys.executable, "-m", "serving"]
         process = subprocess.Popen(command, env={**os.environ, "MLFLOW_TRACKING_URI": uri})

@@ -4,6 +4,7 @@ The service cannot open SQLite: it talks to a server. On one machine that is a s
 in the repository, which this module starts and ends.
 """
 
+import hashlib
 import os
 import signal
 import socket
@@ -30,6 +31,20 @@ def free_port(host: str) -> int:
         except OSError as error:
             raise Problem(f"cannot listen on {host} ({error.strerror})") from error
         return int(probe.getsockname()[1])
+
+
+def usual_port(host: str, root: Path) -> int:
+    """The same port for the same folder whenever it is free: what a service notes for after a
+    restart, it notes by the server's address. Raises as `free_port`."""
+    port = 20_000 + int(hashlib.sha256(str(root.resolve()).encode()).hexdigest(), 16) % 10_000
+    with socket.socket() as probe:
+        # As the server itself does; what is left of its last connections is no reason to move.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return free_port(host)
+    return port
 
 
 @contextmanager

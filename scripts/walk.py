@@ -22,7 +22,7 @@ from registry.versions import numbers
 from scripts.client import QUESTION, ask, get
 from scripts.mend import mended
 from scripts.service import service
-from scripts.tracking_server import free_port, tracking_server
+from scripts.tracking_server import free_port, tracking_server, usual_port
 
 
 def reproduce(root: Path) -> float:
@@ -36,8 +36,8 @@ def reproduce(root: Path) -> float:
     if not any((root / ".dvc" / "cache").glob("files/md5/*")):
         print("run: first run here: every stage is run, to prove dvc.lock on this machine")
         command.append("--force")
-    for path in mended(root):
-        print(f"run: removed {path}, which a killed DVC had left empty")
+    for sentence in mended(root):
+        print(f"run: {sentence}")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     started = time.monotonic()
     done = subprocess.run(command, cwd=root, env=environment, check=False)
@@ -84,7 +84,9 @@ def walk(root: Path) -> None:
     if database is None:
         health, answer = question(root, store.tracking_uri(root), log)
     else:  # the service talks to servers only
-        with tracking_server(store.root(root), database=database) as uri:
+        home = store.root(root)
+        port = usual_port("127.0.0.1", home)
+        with tracking_server(home, port=port, database=database) as uri:
             health, answer = question(root, uri, log)
     log.unlink()
     print(
@@ -96,7 +98,7 @@ def walk(root: Path) -> None:
         "Next, after `source .venv/bin/activate`:\n"
         "  mlflow ui                      compare runs and versions\n"
         "  dvc exp run -S train.seed=2    another model\n"
-        "  make promote VERSION=2         make it Production; make rollback returns\n"
+        "  make promote VERSION=…         make it Production; make rollback returns\n"
         "  make serve                     serve Production on this machine\n"
         "  make docker                    serve it from a container (prints the docker run …)"
     )

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
 
@@ -49,9 +49,16 @@ class FollowingSettings(BaseSettings):
     candidate_share: Annotated[float, Field(gt=0, le=1)] | None = None
     operator_token: SecretStr = SecretStr("")
     operator_username: str = ""
-    operator_password: SecretStr = SecretStr("")
+    operator_password: Annotated[SecretStr, Field(validate_default=True)] = SecretStr("")
 
     @field_validator("model_uri_candidate")
     @classmethod
     def _names_a_version_or_nothing(cls, value: str) -> str:
         return model_uri(value) if value else value
+
+    @field_validator("operator_password")
+    @classmethod
+    def _goes_with_a_name(cls, value: SecretStr, others: ValidationInfo) -> SecretStr:
+        if bool(value.get_secret_value()) != bool(others.data.get("operator_username")):
+            raise ValueError("give OPERATOR_USERNAME and OPERATOR_PASSWORD both, or neither")
+        return value

@@ -71,13 +71,16 @@ class Admission:
                 raise NotAllowed("an API key is needed, as `Authorization: Bearer` or `X-API-Key`")
             who = f"key {name}"
         scope.setdefault("state", {})["who"] = who
-        self.charge(scope, 1)
+        self._charge(scope, 1, 0)
 
     def charge(self, scope: Scope, count: int) -> None:
-        """Count `count` equations more for whoever asks; raises TooMany."""
+        """Count `count` equations more for who was admitted with one; raises TooMany."""
+        self._charge(scope, count, 1)
+
+    def _charge(self, scope: Scope, count: int, before: int) -> None:
         who = scope.get("state", {}).get("who")
         if self._limit is not None and who is not None and count > 0:
-            wait = self._limit.take(who, count)
+            wait = self._limit.take(who, count, before)
             if wait:
                 raise TooMany(wait)
 

@@ -34,8 +34,12 @@ class RateLimit:
         self._file.truncate(SLOTS * _NUMBER.size)
         self._times = mmap.mmap(self._file.fileno(), SLOTS * _NUMBER.size)
 
-    def take(self, client: str, count: int = 1) -> float:
-        """0 if `count` more are allowed, and counts them; else the seconds to wait."""
+    def take(self, client: str, count: int = 1, before: int = 0) -> float:
+        """0 if `count` more are allowed, and counts them; else the seconds to wait.
+
+        More than fits in a bucket is allowed when it is empty, and owed afterwards. `before` have
+        been taken by the same request, so with them alone in it, it is as good as empty.
+        """
         digest = hashlib.blake2b(client.encode(), digest_size=4).digest()
         offset = int.from_bytes(digest, "little") % SLOTS * _NUMBER.size
         # Shared by all processes of this machine since it started.
@@ -44,9 +48,9 @@ class RateLimit:
         try:
             (empty_at,) = _NUMBER.unpack_from(self._times, offset)
             after = max(empty_at, now) + count * self._interval
-            wait = after - now - self._tolerance
-            # More than fits in a bucket is allowed when it is empty, and owed afterwards.
-            if wait > 1e-9 and empty_at > now:
+            until_empty = empty_at - before * self._interval - now
+            wait = min(after - now - self._tolerance, until_empty)
+            if wait > 1e-9:
                 return wait
             _NUMBER.pack_into(self._times, offset, after)
             return 0.0

@@ -1,5 +1,6 @@
 """The environment as typed settings; a bad one stops the service before it listens."""
 
+import ipaddress
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,6 +81,23 @@ class Settings(FollowingSettings):
     def _names_a_version(cls, value: str) -> str:
         return model_uri(value)
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        for one in (part.strip() for part in value.split(",") if value.strip() not in ("", "*")):
+            try:
+                ipaddress.ip_network(one, strict=False)
+            except ValueError as error:
+                raise ValueError(f"{one!r} is no address; write 10.0.0.1,10.1.0.0/16") from error
+        return value
+
+    @field_validator("trusted_key")
+    @classmethod
+    def _is_a_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("there is no such file; give the PEM file of a public key")
+        return value
+
     @field_validator("mlflow_tracking_uri")
     @classmethod
     def _is_a_server(cls, value: str) -> str:
@@ -108,4 +126,5 @@ def from_environment() -> Settings:
                 "http://127.0.0.1:5000"
             ) from error
         reason = first["msg"].removeprefix("Value error, ")
-        raise InvalidSettings(f"{name} is {first['input']!r}: {reason}") from error
+        given = "" if "password" in name.lower() else f" is {first['input']!r}"
+        raise InvalidSettings(f"{name}{given}: {reason}") from error

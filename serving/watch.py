@@ -310,9 +310,9 @@ class Watch:
             self.reason = None
         put()
         log.info(
-            "serving version %s of %s (bundle %s) from %s",
+            "%s is version %s (bundle %s) from %s",
+            self.model_uri,
             pulled.version,
-            pulled.name,
             pulled.bundle_sha256[:12],
             "the registry" if source == "registry" else "this disk",
         )

@@ -6,11 +6,20 @@ import stages  # noqa: F401, I001
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.small import checkout, dvc_environment
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Services of tests remember versions here, and not where a user's service looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_CACHE", str(tmp_path_factory.mktemp("models")))
+        yield
 
 
 def dvc(root: Path, *arguments: str) -> str:

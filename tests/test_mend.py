@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.small import dvc_environment
+from benchmarks.small import dvc_environment, git
 from scripts import mend
 
 
@@ -34,7 +34,8 @@ def test_dvc_refuses_an_emptied_rwlock_and_works_once_it_is_removed(workspace):
     refused = repro(workspace)
     assert refused.returncode != 0, "this DVC mends it itself: scripts/mend.py can forget it"
     assert "rwlock" in refused.stderr
-    assert mend.mended(workspace) == [".dvc/tmp/rwlock"]
+    (said,) = mend.mended(workspace)
+    assert said == "removed .dvc/tmp/rwlock, which a killed DVC had left empty"
     assert not path.exists()
     assert repro(workspace).returncode == 0
 
@@ -48,9 +49,39 @@ def test_dvc_fails_on_an_empty_entry_of_its_run_cache_and_works_once_it_is_remov
     refused = repro(workspace)
     assert refused.returncode != 0, "this DVC mends it itself: scripts/mend.py can forget it"
     assert "NoneType" in refused.stderr
-    assert mend.mended(workspace) == [str(entry.relative_to(workspace))]
+    (said,) = mend.mended(workspace)
+    assert str(entry.relative_to(workspace)) in said
     assert repro(workspace).returncode == 0
     assert mend.mended(workspace) == []
+
+
+@pytest.mark.parametrize("up_to", [b"", b"\n  generate:"])
+@pytest.mark.parametrize("committed", [False, True])
+def test_dvc_refuses_half_a_lock_and_works_once_it_is_mended(workspace, up_to, committed):
+    """Git's is put back, where git has one; the broken one is kept aside."""
+    lock = workspace / "dvc.lock"
+    whole = lock.read_bytes()
+    if committed:
+        git(workspace, "add", "--force", "dvc.lock")
+        git(workspace, "commit", "--quiet", "-m", "locked")
+    cut = whole[: whole.index(up_to) + len(up_to)]
+    lock.write_bytes(cut)
+    refused = repro(workspace)
+    assert refused.returncode != 0, "this DVC mends it itself: scripts/mend.py can forget it"
+    assert "dvc.lock" in refused.stderr
+    (said,) = mend.mended(workspace)
+    assert ("git's is back" in said) == committed
+    assert (workspace / mend.ASIDE).read_bytes() == cut
+    assert repro(workspace).returncode == 0
+    if committed:
+        assert lock.read_bytes() == whole
+
+
+def test_a_lock_with_a_conflict_is_for_a_person_to_mend(tmp_path):
+    lock = tmp_path / "dvc.lock"
+    lock.write_text("schema: '2.0'\nstages:\n<<<<<<< HEAD\n=======\n>>>>>>> other\n")
+    assert mend.mended(tmp_path) == []
+    assert lock.exists()
 
 
 def test_what_reads_stays_and_none_is_fine(tmp_path):
@@ -87,4 +118,5 @@ def test_the_command_says_what_it_removed(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == f"mend: removed {entry}, which a killed DVC had left empty"
+    name = entry.relative_to(tmp_path)
+    assert done.stdout.strip() == f"mend: removed {name}, which a killed DVC had left empty"
