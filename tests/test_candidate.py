@@ -3,6 +3,7 @@
 Real processes: `mlflow server`, services, and bundles whose graphs were scrambled.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from registry.promote import promote
 from registry.record import record
 from registry.shadow import ShadowDemand, complaint
 from scripts.tracking_server import tracking_server
+from serving.remembered import Memory
 from tests import registry_fixtures
 from tests.following_fixtures import REPOSITORY, Store, copied, scrambled, service
 
@@ -32,7 +34,8 @@ KEEP = {"ERROR_RATE_LIMIT": "1"}  # nothing is taken out
 
 @dataclass(frozen=True)
 class World:
-    """Versions 1 and 2 answer exactly; 3 is often wrong and admits it, so it passes self-tests."""
+    """Versions 1 and 2 answer exactly; 3 and 4 are often wrong and admit it, so they pass
+    self-tests."""
 
     store: Store
     url: str
@@ -44,7 +47,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     store = Store(folder / "store")
     store.register(copied(folder / "1", 1))
     store.register(copied(folder / "2", 2))
-    store.register(scrambled(folder / "3", 3, 0.15), errors=2_000_000)
+    for number in (3, 4):
+        store.register(scrambled(folder / str(number), number, 0.15), errors=2_000_000)
     with tracking_server(store.root) as url:
         yield World(store, url)
 
@@ -126,6 +130,10 @@ def test_a_canary_answers_its_share_and_is_taken_out(world: World, tmp_path: Pat
         running.until(lambda health: tried(health) == "2")
         versions = [answer["model_version"] for answer in running.ask_many(100)]
         assert (versions.count("1"), versions.count("2")) == (75, 25)
+        # Remembered, so that nobody deletes its files while it is tried.
+        uri = TRIED["MODEL_URI_CANDIDATE"]
+        remembered = Memory(tmp_path / "cache", uri, world.url).entries()
+        assert [one.version for one in remembered] == ["2"]
         world.store.alias("3", CANDIDATE)
         running.until(lambda health: tried(health) == "3")
         for seed in range(20):
@@ -181,6 +189,42 @@ def test_a_version_that_was_taken_out_stays_out_after_a_restart(
         running.serves("2")
         world.store.alias("3")
         running.serves("3")
+        running.ask_many(100)
+        running.serves("2")
+        (noted,) = (tmp_path / "cache").glob("withdrawn-*.json")
+        noted.unlink()  # as docs/operations.md says, to try it again at once
+        running.serves("3")
+
+
+def test_a_version_that_was_taken_out_is_never_fallen_back_on(world: World, tmp_path: Path) -> None:
+    """Not when the next one is taken out too, nor after a restart without a registry."""
+    with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50") as running:
+        for bad in ("3", "4"):
+            world.store.alias("1")
+            running.until(
+                lambda health: (health["model_version"], health["source"]) == ("1", "registry")
+            )
+            world.store.alias(bad)
+            running.serves(bad)
+            running.ask_many(100)
+            health = running.until(lambda health: health["source"] == "disk")
+            assert health["model_version"] == "1"
+    (notes,) = (tmp_path / "cache").glob("verified-*.json")
+    assert [one["version"] for one in json.loads(notes.read_text())] == ["1"]
+
+
+def test_a_production_that_was_taken_out_is_no_canary_either(world: World, tmp_path: Path) -> None:
+    """Where both aliases name one version."""
+    canary = {**TRIED, "CANDIDATE_MODE": "canary", "CANDIDATE_SHARE": "0.2"}
+    with service(tmp_path, world.url, **canary) as running:
+        running.serves("1")
+        world.store.alias("3", CANDIDATE)
+        world.store.alias("3")
+        running.until(lambda health: health["model_version"] == tried(health) == "3")
+        running.ask_many(100)
+        running.until(lambda health: health["model_version"] == "1")
+        running.until(lambda health: tried(health) is None)
+        assert {answer["model_version"] for answer in running.ask_many(50)} == {"1"}
 
 
 def seen(url: str, count: int = 24) -> set[str | None]:
@@ -211,6 +255,22 @@ def test_several_workers_follow_and_withdraw_as_one(
             running.until(lambda _: world.store.aliased() == "1")
         else:
             assert world.store.aliased() == "3"
+
+
+def test_an_operator_goes_back_by_the_history(world: World, tmp_path: Path) -> None:
+    """A service whose disk knows only an old version does not take everybody back to that."""
+    with service(tmp_path, world.url, ERROR_RATE_MINIMUM="50", OPERATOR_TOKEN="x") as running:
+        running.serves("1")
+        world.store.client.set_registered_model_tag(
+            MODEL, TAG, '{"current": "3", "earlier": ["1", "2"]}'
+        )
+        world.store.alias("3")
+        running.serves("3")
+        running.ask_many(100)
+        running.serves("2")
+    assert world.store.aliased() == "2"
+    history = world.store.client.get_registered_model(MODEL).tags[TAG]
+    assert history == '{"current": "2", "earlier": ["1"]}'
 
 
 def test_an_operator_s_service_rolls_the_alias_back(world: World, tmp_path: Path) -> None:

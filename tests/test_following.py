@@ -208,6 +208,24 @@ def test_a_registry_that_is_lost_does_not_disturb_and_is_said(
     assert health["reason"] is None
 
 
+def test_a_rollback_is_tried_again_once_the_registry_is_back(world: World, tmp_path: Path) -> None:
+    """The version is found wrong while nobody can be told."""
+    settings = {"REGISTRY_TIMEOUT_SECONDS": "1", "ERROR_RATE_MINIMUM": "50", "OPERATOR_TOKEN": "x"}
+    with service(tmp_path, world.relay.url, **settings) as running:
+        running.serves("1")
+        world.store.alias("3")
+        running.serves("3")
+        world.relay.mode = "closed"
+        running.until(lambda health: health["registry"].startswith("unreachable"))
+        running.ask_many(100)
+        health = running.serves("1")
+        assert health["source"] == "disk"
+        world.relay.mode = "open"
+        running.until(lambda health: health["source"] == "registry")
+        assert running.health()["model_version"] == "1"
+    assert world.store.aliased() == "1"
+
+
 def test_an_alias_that_is_deleted_is_said_and_what_is_served_stays(
     world: World, serving: Service
 ) -> None:

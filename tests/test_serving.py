@@ -232,6 +232,10 @@ def test_one_bad_equation_does_not_harm_its_batch():
         ("MODEL_URI", "arithmetic-lm", "write models:/arithmetic-lm@Production"),
         ("PORT", "eighty", "PORT is 'eighty'"),
         ("PORT", "0", "PORT is '0'"),
+        ("TRUSTED_PROXIES", "10.0.0.1,load-balancer", "'load-balancer' is no address"),
+        ("TRUSTED_KEY", "/nowhere.pem", "TRUSTED_KEY is '/nowhere.pem': there is no such file"),
+        ("OPERATOR_USERNAME", "me", "give OPERATOR_USERNAME and OPERATOR_PASSWORD both"),
+        ("OPERATOR_PASSWORD", "mine", "OPERATOR_PASSWORD: give OPERATOR_USERNAME and"),
     ],
 )
 def test_a_bad_environment_is_named(monkeypatch, variable, value, says):

@@ -177,6 +177,16 @@ def test_a_bulk_call_costs_as_much_as_its_equations():
         assert service.post("/predict/batch", json={"equations": ["1+1="] * 8}).status_code == 429
 
 
+@pytest.mark.parametrize(("path", "body"), PROTOCOLS)
+def test_more_than_a_burst_is_answered_and_owed(path, body):
+    """A batch may have 1,024 equations, whatever the burst; the next one waits until it is paid."""
+    with client(rate_limit=10, rate_burst=1) as service:
+        assert service.post(path, json=body).status_code == 200
+        refused = service.post(path, json=body)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+
+
 def test_the_limit_is_exact_and_refills(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("serving.limits.time.clock_gettime", lambda _: now[0])

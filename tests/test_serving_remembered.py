@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from arithmetic import bundle
+from registry import inputs
 from registry.pull import Pulled
 from serving.remembered import ABANDONED_SECONDS, KEPT, Memory
 from serving.withdrawals import Withdrawals
@@ -22,6 +23,7 @@ def pulled(tiny_bundle: Path, tmp_path: Path) -> list[Pulled]:
     for number in range(KEPT + 2):
         folder = tmp_path / "cache" / f"m-{number}"
         shutil.copytree(tiny_bundle, folder)
+        inputs.beside(folder).write_text("{}")
         found.append(Pulled("m", str(number), folder, bundle.digest(folder)))
     return found
 
@@ -33,8 +35,10 @@ def test_bundles_that_nobody_remembers_are_deleted(pulled: list[Pulled], tmp_pat
     memory = Memory(cache, URI, SERVER)
     for one in pulled:
         memory.remember(one)
-    there = {one.name for one in cache.iterdir() if one.is_dir()}
-    assert there == {one.bundle.name for one in pulled[1:]}
+    there = {one.name for one in cache.iterdir() if one.name.startswith("m-")}
+    assert there == {
+        name for one in pulled[1:] for name in (one.bundle.name, inputs.beside(one.bundle).name)
+    }
     assert [one.version for one in memory.latest(set())] == [
         one.version for one in reversed(pulled[2:])
     ]
@@ -77,14 +81,32 @@ def test_a_withdrawal_is_known_to_another_process_until_the_alias_has_moved(tmp_
     assert here.read() == {("4", "def"): "version 4 too"}
 
 
-def test_notes_that_are_none_are_ignored(tmp_path: Path, caplog) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"version": 3}]',
+        '[{"version": "3", "bundle_sha256": ["abc"], "reason": "x", "at": "y"}]',
+        '[{"version": "3", "bundle_sha256": "abc", "reason": null, "at": "y"}]',
+        "[" * 100_000,
+        "{}",
+        "5",
+        "\0",
+        "",
+    ],
+    ids=lambda content: content[:20],
+)
+def test_notes_that_are_none_are_ignored(tmp_path: Path, caplog, content: str) -> None:
     """A service starts with whatever it finds in its folder."""
     withdrawals = Withdrawals(tmp_path, URI, SERVER)
-    withdrawals.add(("3", "abc"), "often wrong")
+    assert withdrawals.add(("3", "abc"), "often wrong")
+    assert not withdrawals.add(("3", "abc"), "often wrong"), "another worker was first"
     (notes,) = tmp_path.glob("withdrawn-*.json")
-    notes.write_text('[{"version": 3}]')
+    notes.write_text(content)
     assert withdrawals.read() == {}
     assert "not readable as notes" in caplog.text
+    remembered = Memory(tmp_path, URI, SERVER)
+    remembered.path.write_text(content)
+    assert remembered.latest(set()) == []
 
 
 def test_a_disk_that_takes_no_notes_is_said(tmp_path: Path, caplog) -> None:
