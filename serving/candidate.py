@@ -129,8 +129,9 @@ class Candidate:
         """Try it no more, until the alias has named another one; whether no other worker has yet
         said so."""
         served.tally.withdrawn = True
-        self.served = None
+        # The reason before the fact: /health must not show that it is gone without saying why.
         first, _ = self.watch.withdraw(served.identity, reason)
+        self.served = None
         return first
 
     def _heard(self, identity: Identity, reason: str, replaced: bool) -> None:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # From the parent to its workers: number, socket and folder of what they share.
 _NUMBER, _SOCKET, _SHARED = "ARITHMETIC_WORKER", "ARITHMETIC_SOCKET", "ARITHMETIC_SHARED"
+_PARENT = "ARITHMETIC_PARENT"  # its process id
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _OPERATOR = ("OPERATOR_TOKEN", "OPERATOR_USERNAME", "OPERATOR_PASSWORD")
 
@@ -54,7 +55,8 @@ def inherited() -> Inherited | None:
     if _NUMBER not in os.environ:
         return None
     listening = socket.socket(fileno=int(os.environ[_SOCKET]))
-    return Inherited(listening, os.getppid(), Path(os.environ[_SHARED]))
+    # Not getppid(): the parent can be gone already, and this would never notice.
+    return Inherited(listening, int(os.environ[_PARENT]), Path(os.environ[_SHARED]))
 
 
 def is_first() -> bool:
@@ -100,6 +102,7 @@ class Parent:
         environment = {
             **os.environ,
             _NUMBER: str(number),
+            _PARENT: str(os.getpid()),
             _SOCKET: str(self._listening.fileno()),
             _SHARED: str(self._shared),
             _METRICS: str(self._shared / "metrics"),

@@ -14,11 +14,13 @@ class Answers:
 
     def __init__(self, pull: Puller):
         self._pull = pull
+        # By version: Production's thread and the candidate's ask the same registry.
+        self._pulled: dict[str, Pulled] = {}
 
     def resolve(self, model_uri: str) -> Resolved:
-        self._pulled = self._pull(model_uri, "", Path())
-        pulled = self._pulled
+        pulled = self._pull(model_uri, "", Path())
+        self._pulled[pulled.version] = pulled
         return Resolved(pulled.name, pulled.version, pulled.bundle_sha256, pulled.errors)
 
     def fetch(self, found: Resolved, into: Path) -> Pulled:
-        return self._pulled
+        return self._pulled[found.version]
