@@ -53,6 +53,9 @@ NAMED: dict[str, tuple[Point, ...]] = {
         Point("inside a checkpoint write", "stages.train", CHECKPOINT, effect="half"),
         Point("before a checkpoint is in place", "stages.train", CHECKPOINT, nth=3),
         Point("weights without a history", "stages.train", r"^open metrics/history\.csv$"),
+        # Not later than export: a stage that DVC restores from its run cache is passed over, and
+        # the recording would be through before its own points are armed.
+        Point("dvc.lock half written", "repro", LOCK, effect="half"),
     ),
     "export": (
         Point("one of two graphs", "stages.export", r"^open bundle/decoders/subtr\S+$"),
@@ -60,7 +63,6 @@ NAMED: dict[str, tuple[Point, ...]] = {
     ),
     "evaluate": (
         Point("an evaluation without its table", "stages.evaluate", r"^open metrics/exact\S+$"),
-        Point("dvc.lock half written", "repro", LOCK, effect="half"),
     ),
     "record": (
         Point("inside recording", "registry.record", ANY_EVENT, STORE_OPENED, 0),
