@@ -19,9 +19,9 @@ import numpy as np
 from arithmetic import layouts
 from arithmetic.engine import Engine
 from arithmetic.errors import Problem, reported
+from benchmarks.module_run import ROOT
 from benchmarks.results_file import write
 
-ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = ("bundle", "four-operations/bundle")
 BATCHES = (1, 8, 64)
 ROUNDS = 40

@@ -8,9 +8,9 @@ QUESTION = "951+11="
 TIMEOUT_SECONDS = 10.0
 
 
-def get(url: str) -> dict[str, Any]:
+def get(url: str, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:
     """GET and parse JSON; raises OSError, of which HTTPError is one."""
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+    with urllib.request.urlopen(url, timeout=timeout) as response:
         result: dict[str, Any] = json.load(response)
     return result
 

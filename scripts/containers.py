@@ -111,7 +111,7 @@ def container(image: str, arguments: list[str]) -> Iterator[str]:
 def health_of(url: str) -> dict[str, Any] | None:
     """What /health says; None while nothing listens there, or no model is loaded (503)."""
     try:
-        return get(f"{url}/health")
+        return get(f"{url}/health", timeout=2)
     except OSError:
         return None
 

@@ -40,11 +40,8 @@ def mended(root: Path) -> list[str]:
 
 def _mend(root: Path, path: Path) -> str:
     name = path.relative_to(root)
-    if path.is_dir():
-        path.rmdir()
-        return f"removed {name}, which a killed DVC had left empty"
     if path.name != "dvc.lock":
-        path.unlink()
+        path.rmdir() if path.is_dir() else path.unlink()
         return f"removed {name}, which a killed DVC had left empty"
     # Whatever is in it is kept, in case that it was not DVC who broke it.
     (root / ASIDE).parent.mkdir(parents=True, exist_ok=True)

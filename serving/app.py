@@ -202,8 +202,7 @@ def add_exception_handlers(app: Service) -> None:
     @app.exception_handler(ServingProblem)
     async def unavailable(request: Request, problem: ServingProblem) -> JSONResponse:
         request.scope["state"]["outcome"] = problem.outcome
-        if problem.reason is not None:
-            app.metrics.refused.labels(problem.reason).inc()
+        app.metrics.refuse(problem)
         return JSONResponse({"detail": str(problem)}, problem.status, problem.headers)
 
     @app.exception_handler(Exception)

@@ -113,7 +113,7 @@ class Front:
         try:
             self._admission.admit(scope)
         except ServingProblem as problem:
-            self._metrics.refused.labels(problem.outcome).inc()
+            self._metrics.refuse(problem)
             await respond_problem(send, problem, request_id)
             self.finish(scope, "any", problem.status, problem.outcome, started, request_id, None)
             return False

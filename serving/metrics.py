@@ -23,6 +23,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from serving.problems import ServingProblem
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 # From half a millisecond, what one client waits, to the default deadline.
@@ -97,6 +99,11 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=self.registry,
         )
+
+    def refuse(self, problem: ServingProblem) -> None:
+        """Count an input as refused, where the problem is the client's doing."""
+        if problem.reason is not None:
+            self.refused.labels(problem.reason).inc()
 
     def now_serving(self, name: str, version: str, bundle_sha256: str) -> None:
         """Mark one version as served, and the one before as not."""

@@ -46,8 +46,7 @@ async def answered(
         raise
     except ServingProblem as problem:
         state["outcome"] = problem.outcome
-        if problem.reason is not None:
-            app.metrics.refused.labels(problem.reason).inc()
+        app.metrics.refuse(problem)
         raise
     if found:
         state["version"] = found[0].served.version
