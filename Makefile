@@ -15,7 +15,7 @@ export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO KEY
 	bench-faults tampering bench-pipeline
 
 help: ## what there is to type
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 28
 
 setup: .venv/stamp ## make .venv from the lock file
 
@@ -79,7 +79,7 @@ format: setup ## let ruff mend what it can
 	@ruff check --fix --quiet . ; ruff format .
 
 mend: setup ## after a kill -9: remove what a killed DVC left and no `dvc repro` accepts
-	@python -m scripts.mend
+	@python -m scripts.mend . four-operations
 
 clean: setup ## caches of tools: what would go; YES=1 deletes it
 	@python -m scripts.clean $(if $(YES),--yes)

@@ -12,8 +12,9 @@ from arithmetic.errors import BrokenBundle
 from arithmetic.grammar import OPERATIONS, Grammar
 
 NAME = "config.json"
-# A first token is one of the vocabulary's 17, so a beam cannot be much wider.
+# A first token is one of the vocabulary's (`arithmetic.tokenizer`), so a beam is no wider.
 WIDEST_BEAM = 8
+ATTENTIONS = ("content", "position")
 FORMAT = 2  # 1 had no graphs of beam search
 
 
@@ -57,7 +58,8 @@ def load_config(folder: Path) -> BundleConfig:
     """Read `config.json` of a bundle.
 
     Raises:
-        BrokenBundle: it is missing, no JSON, of another format, or names an unknown operation.
+        BrokenBundle: it is missing, no JSON, of another format, names an unknown operation, or no
+            model has its shape.
     """
     path = folder / NAME
     try:
@@ -85,9 +87,25 @@ def load_config(folder: Path) -> BundleConfig:
         raise BrokenBundle(f"{path} cannot be read ({error.strerror}); run `dvc repro`") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenBundle(
-            f"{path} is not a bundle's config ({error!r}); run `dvc repro` to make it anew"
+            f"{path} is not a bundle's config; run `dvc repro` to make it anew"
         ) from error
-    unknown = [operation for operation in config.grammar.operations if operation not in OPERATIONS]
-    if unknown or not config.grammar.operations or config.grammar.max_operand < 1:
-        raise BrokenBundle(f"{path} describes no grammar this program knows (operations {unknown})")
+    grammar = config.grammar
+    known = [operation for operation in OPERATIONS if operation in grammar.operations]
+    if len(known) != len(grammar.operations) or not known or grammar.max_operand < 1:
+        raise BrokenBundle(
+            f"{path} describes no grammar that this program knows (operations "
+            f"{list(grammar.operations)}, max_operand {grammar.max_operand}); run `dvc repro`"
+        )
+    if not _is_possible(config.model, len(known)):
+        raise BrokenBundle(f"{path} describes no possible model ({config.model}); run `dvc repro`")
     return config
+
+
+def _is_possible(model: ModelConfig, operations: int) -> bool:
+    sizes = (model.vocabulary, model.d_model, model.layers, model.heads, model.mlp_ratio)
+    return (
+        min(*sizes, *model.lengths, 1) > 0
+        and len(model.lengths) == operations
+        and model.d_model % model.heads == 0
+        and model.attention in ATTENTIONS
+    )

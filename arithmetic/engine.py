@@ -43,7 +43,7 @@ class Engine:
             operation: _load(folder / bundle.decoder(operation))
             for operation in self.grammar.operations
         }
-        # Loaded when first asked for: most services never are, and they double the start.
+        # Loaded when first asked for: most services never are, and would start more slowly.
         self._beams: dict[str, ort.InferenceSession] = {}
 
     def generate(self, operation: str, prompts: np.ndarray, beam_width: int = 1) -> np.ndarray:

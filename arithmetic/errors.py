@@ -7,9 +7,11 @@
     ├── BrokenBundle        a model on disk is missing, damaged or of another format
     └── RegistryProblem     see `registry`: unreachable, no such version, promotion refused
 
-Anything else that reaches the terminal is a bug and keeps its traceback.
+A full disk and Ctrl-C are said in a sentence too (`reported`). Anything else that reaches the
+terminal is a bug and keeps its traceback.
 """
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +50,11 @@ class RegistryProblem(Problem):
     """Something between this project and MLflow; subclasses live in `registry`."""
 
 
+# A disk that takes no more, or may not be written.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_INTERRUPTED = 130  # what a shell makes of a process that SIGINT ended
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn a `Problem` into `error: …` on stderr and exit status 1, for every `main()`."""
@@ -56,3 +63,15 @@ def reported() -> Iterator[None]:
     except Problem as problem:
         print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(
+            f"error: {error.filename or 'a file'} cannot be written or read ({error.strerror}); "
+            "make room or mend its permissions, and repeat",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None

@@ -112,7 +112,7 @@ def read_certificate(content: bytes) -> Certificate:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem(
-            f"evaluation.json is not an evaluation ({error!r}); run `dvc repro` to make it anew"
+            "evaluation.json is not an evaluation; run `dvc repro` to make it anew"
         ) from error
 
 
@@ -147,7 +147,8 @@ def refusals(candidate: Certificate, production: Certificate | None, gate: Gate)
             f"its serving graph or its certificate disagrees with decoding on "
             f"{candidate.disagreements:,} equations, and 0 are allowed"
         )
-    if gate.min_margin is not None and candidate.smallest_margin < gate.min_margin:
+    # Turned round, as a margin that is no number is smaller than nothing.
+    if gate.min_margin is not None and not candidate.smallest_margin >= gate.min_margin:
         found.append(
             f"its smallest margin is {candidate.smallest_margin}, and promote.min_margin is "
             f"{gate.min_margin}"

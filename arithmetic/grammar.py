@@ -1,7 +1,8 @@
 """The equations of the domain: what may be asked, and the exact answer.
 
 An equation is `A op B =` with ASCII digits only and nothing else: no spaces, no sign, no newline.
-A further operation is one new entry in `OPERATIONS` and one in `layouts.LAYOUTS`.
+A further operation is one new entry in `OPERATIONS`, in `layouts.LAYOUTS` and in `steps`, and its
+sign in `tokenizer.CHARACTERS`.
 """
 
 import re
@@ -16,8 +17,8 @@ from arithmetic.errors import InvalidEquation
 
 Operands = tuple[np.ndarray, np.ndarray]
 
-# Beyond this many equations a domain is sampled instead of listed: certifying 4 million takes
-# minutes, and the columns of 10 million equations gigabytes.
+# Beyond this many equations a domain is sampled instead of listed: certifying them all would take
+# many minutes and gigabytes.
 LARGEST_LISTED = 10_000_000
 
 

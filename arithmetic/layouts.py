@@ -128,7 +128,7 @@ def lengths(operation: str, digits: int) -> Lengths:
     return sheet(operation, np.array([1]), np.array([1]), digits)[1]
 
 
-class Answer(NamedTuple):  # a dataclass takes 0.4 µs to make, this 0.2
+class Answer(NamedTuple):  # quicker to make than a frozen dataclass; one a question
     """What a model wrote after the prompt.
 
     Attributes:

@@ -12,7 +12,18 @@ import numpy as np
 from arithmetic import layouts
 from arithmetic.grammar import Equation
 
-PLACES = ("ones", "tens", "hundreds", "thousands", "ten thousands", "hundred thousands")
+# For as many digits as `generate.max_operand` may have.
+PLACES = (
+    "ones",
+    "tens",
+    "hundreds",
+    "thousands",
+    "ten thousands",
+    "hundred thousands",
+    "millions",
+    "ten millions",
+    "hundred millions",
+)
 
 # Characters of the scratch by the names that `arithmetic.written` gives them.
 Tokens = dict[str, str]

@@ -1,7 +1,7 @@
 """Written arithmetic: the steps a pupil puts on paper, as columns of tokens.
 
 A model fails where one token needs many look-ups at once. So every operation is spelled out until
-a token depends on two to four earlier ones: carries are written before their digits, products as
+a token depends on few earlier ones: carries are written before their digits, products as
 tens and ones, quotient digits found by trying 8, 4, 2 and 1 times the divisor. The `Sheet`
 remembers what each token looks at, which is also what training has to show evenly
 (`stages.sampling`).
@@ -69,8 +69,8 @@ def subtract(sheet: Sheet, a: list[int], b: list[int]) -> Callable[[], None]:
     """Borrow before digit; then sign and magnitude: `7-12=`, `05 19 19`, `00`, `-500`.
 
     A negative difference comes out modulo 10^n and has to be complemented. Whether all digits so
-    far are zero is what the complement's carry would be: written out as a flag per digit, it left
-    no error where a complement without flags left 1 in 1,000,000 (6-906).
+    far are zero is what the complement's carry would be, so it is written out, a flag per digit:
+    without, a token would look at all of them at once (docs/decisions.md).
     """
     borrow: list[int] = []
     digits = []

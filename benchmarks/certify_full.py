@@ -16,7 +16,7 @@ from arithmetic.config import load_config
 from arithmetic.errors import reported
 from benchmarks.results_file import write
 from stages.certify import Equations, Provers
-from stages.evaluate import exact_answers
+from stages.tally import exact_answers
 from stages.torch_setup import cores
 
 PIECE = 200_000  # equations between two lines of progress

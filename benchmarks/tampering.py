@@ -24,7 +24,7 @@ import yaml
 from arithmetic.errors import Problem, reported
 from benchmarks.results_file import write
 from benchmarks.small import checkout, dvc_environment, git
-from registry import ALIAS, MODEL, pull, record, signature, signing, store
+from registry import ALIAS, BUNDLE_TAG, MODEL, pull, record, signature, signing, store
 from registry.promote import promote
 from registry.trace import trace
 from scripts.client import ask, get
@@ -202,6 +202,31 @@ def without(path: Path) -> Iterator[None]:
             path.write_bytes(before)
 
 
+@contextmanager
+def linked(folder: Path, elsewhere: Path) -> Iterator[None]:
+    """The folder lies elsewhere, with a link in its place."""
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    try:
+        yield
+    finally:
+        folder.unlink()
+        elsewhere.rename(folder)
+
+
+@contextmanager
+def tagged(root: Path, key: str, value: str) -> Iterator[None]:
+    """A tag of version 2 says something else."""
+    with store.opened(root) as client:
+        before = client.get_model_version(MODEL, "2").tags[key]
+        client.set_model_version_tag(MODEL, "2", key, value)
+    try:
+        yield
+    finally:
+        with store.opened(root) as client:
+            client.set_model_version_tag(MODEL, "2", key, before)
+
+
 def tamperings(house: House, scratch: Path) -> list[Tampering]:
     """All of them, for this house."""
     files, run, root = house.version_files(), house.run_files(), house.root
@@ -247,6 +272,28 @@ def tamperings(house: House, scratch: Path) -> list[Tampering]:
             lambda: pointed(root, outside.as_uri()),
             dict.fromkeys(DOORS, "outside"),
             {},
+        ),
+        Tampering(
+            "files of the version behind a link out of the store",
+            lambda: linked(files, outside),
+            {"record": "outside", "promote": "outside", "trace": "outside"},
+            {"serve": "asks the server for them, and they are the registered bytes"},
+        ),
+        Tampering(
+            "the version's digest edited in its tag",
+            lambda: tagged(root, BUNDLE_TAG, "0" * 64),
+            {"record": "edited", "promote": "000000", "serve": "000000", "trace": "000000"},
+            {},
+        ),
+        Tampering(
+            "the version's errors edited in its tag",
+            lambda: tagged(root, "errors", "4711"),
+            {"trace": "4711"},
+            {
+                "record": "writes the tag anew from the evaluation",
+                "promote": "judges by the evaluation",
+                "serve": "the files are whole; its self-test alone would forgive more",
+            },
         ),
         Tampering(
             "the evaluation edited in the store",

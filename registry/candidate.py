@@ -9,9 +9,9 @@ There is no gate: a candidate answers copies of questions, or a small share of t
 
 import argparse
 
-from arithmetic.errors import RegistryProblem, reported
+from arithmetic.errors import reported
 from registry import CANDIDATE, MODEL, store
-from registry.versions import get_version
+from registry.versions import get_version, version_number
 
 
 def set_candidate(version: str | None) -> None:
@@ -22,8 +22,8 @@ def set_candidate(version: str | None) -> None:
         RegistryProblem: it is no number, or the store refuses.
         RegistryUnreachable: no answer from the store.
     """
-    if version is not None and not (version.isascii() and version.isdigit()):
-        raise RegistryProblem(f"{version!r} is no version number; give digits, like 3")
+    if version is not None:
+        version = version_number(version)
     with store.opened() as client:
         if version is None:
             client.delete_registered_model_alias(MODEL, CANDIDATE)

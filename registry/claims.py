@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry import BUNDLE_TAG, EXPERIMENT, MODEL, store
-from registry.errors import RegistryProblem, VersionNotFound
+from registry.errors import DigestMismatch, RegistryProblem, VersionNotFound
 from registry.origin import Origin
 from registry.workspace import Workspace
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-# Seconds without a sign of life after which another clone's recording counts as dead. Its longest
-# step, making the model's files, takes 4-8 s on a busy machine.
+# Seconds without a sign of life after which another clone's recording counts as dead: far more
+# than its longest step, making the model's files.
 DEAD_AFTER_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 # Who fills a run, and at which step it is: `<clone> <step>`.
@@ -113,6 +113,21 @@ def version_of(client: "MlflowClient", bundle_sha256: str) -> "ModelVersion | No
     )
 
 
+def refuse_edited_digest(client: "MlflowClient", model_id: str, bundle_sha256: str) -> None:
+    """Raise DigestMismatch if a version has these files already and says another digest of them.
+
+    It was not found by its digest, and would be registered a second time.
+    """
+    for version in client.search_model_versions(f"name = '{MODEL}'"):
+        tag = version.tags.get(BUNDLE_TAG, "nothing")
+        if version.source == f"models:/{model_id}" and tag != bundle_sha256:
+            raise DigestMismatch(
+                f"version {version.version} holds bundle {bundle_sha256[:12]} and its tag "
+                f"{BUNDLE_TAG} says {tag[:12]}: it was edited; set it to {bundle_sha256}, or "
+                "delete the version, and run `dvc repro`"
+            )
+
+
 def only_version(client: "MlflowClient", bundle_sha256: str) -> "ModelVersion":
     """As `version_of`, once younger ones of the same bundle are deleted.
 
@@ -149,7 +164,6 @@ def _create_run(
         "run_digest": found.run_digest,
         BUNDLE_TAG: found.bundle_sha256,
         "data_digest": found.data_digest,
-        "dvc_lock_sha256": found.lock_sha256,
         "evaluation_sha256": hashlib.sha256(found.evaluation()).hexdigest(),
         CLAIM_TAG: f"{mine} created {os.getpid()}",
         "mlflow.source.name": "dvc repro",

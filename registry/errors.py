@@ -14,6 +14,8 @@ BrokenBundle (arithmetic.errors)
 └── UntrustedBundle       unsigned, or not signed by the key that is trusted
 """
 
+import re
+
 from arithmetic.errors import BrokenBundle, RegistryProblem
 
 
@@ -55,3 +57,8 @@ class Owed(RegistryProblem):
 
 class BrokenLink(RegistryProblem):
     """A link of the chain from commit to service does not hold."""
+
+
+def shown(address: object) -> str:
+    """A server's address as a sentence may show it: without user and password."""
+    return re.sub(r"//[^/]*@", "//", str(address))

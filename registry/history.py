@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG = "production_history"
-LONGEST = 200  # versions kept; MLflow cuts tags at some thousand characters
+LONGEST = 200  # versions kept; a store refuses tags that are too long
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class History:
         last = len(self.earlier) - 1 - self.earlier[::-1].index(version)
         return History(version, self.earlier[:last])
 
+    def text(self) -> str:
+        """The tag's value."""
+        return json.dumps({"current": self.current, "earlier": list(self.earlier)})
+
     def _with_current(self) -> tuple[str, ...]:
         added = () if self.current is None else (self.current,)
         return (self.earlier + added)[-LONGEST:]
@@ -73,13 +77,12 @@ def from_text(text: str | None) -> History:
             raise ValueError("versions are text")
     except (ValueError, KeyError, TypeError) as error:
         raise RegistryProblem(
-            f"the tag {TAG} of {MODEL} was edited and is no history any more ({error!r}); delete "
-            "the tag in MLflow's pages: Production stays, and the way back begins anew"
+            f"the tag {TAG} of {MODEL} was edited and is no history any more; delete the tag in "
+            "MLflow's pages: Production stays, and the way back begins anew"
         ) from error
     return History(current, earlier)
 
 
 def write_history(client: "MlflowClient", history: History) -> None:
     """Replace the history in one request."""
-    text = json.dumps({"current": history.current, "earlier": list(history.earlier)})
-    client.set_registered_model_tag(MODEL, TAG, text)
+    client.set_registered_model_tag(MODEL, TAG, history.text())

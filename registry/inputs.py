@@ -1,7 +1,7 @@
 """How a version's training questions were distributed: which operations, how large the operands.
 
 `record` notes it with the run that a version came from, and the service compares what it is asked
-with it. Everything is counts by feature and bin, so that a few hundred bytes travel.
+with it. Everything is counts by feature and bin, so that little travels.
 """
 
 import json
@@ -77,7 +77,7 @@ def read(content: bytes) -> Profile:
         }
     except (ValueError, AttributeError, TypeError) as error:
         raise RegistryProblem(
-            f"{ARTIFACT} is no profile of training inputs ({error}); record the run again"
+            f"{ARTIFACT} is no profile of training inputs; record the run again"
         ) from error
 
 

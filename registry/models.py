@@ -2,7 +2,7 @@
 
 The files are made in a folder here, hashed, and uploaded: what the store holds can then be compared
 file by file with what was registered (`registry.versions`). The same bundle and run give the same
-bytes in the same environment.
+bytes in the same environment, but for a signature (ECDSA draws a number).
 """
 
 import json
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from arithmetic import bundle
 from arithmetic.config import load_config
 from arithmetic.grammar import Equation
 from registry import BUNDLE_TAG, FILES_TAG, MODEL, SIGNATURE_PATH, signing
 from registry.digests import file_digests
+from registry.errors import StaleWorkspace
 from registry.origin import Origin
 from registry.workspace import Workspace, param_text
 
@@ -73,11 +75,16 @@ def _write(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    # A copy: what MLflow reads is read later than it was checked.
-    bundle = scratch / "bundle"
-    shutil.copytree(found.root / "bundle", bundle)
-    artifacts = {"bundle": str(bundle)}
-    signature = signing.sign(bundle, scratch / Path(SIGNATURE_PATH).name)
+    # A copy: what MLflow reads is read later than it was checked. And of nothing else that lies
+    # there: a stray file would be signed, and no service would take the signature.
+    copy = scratch / "bundle"
+    for name in bundle.files(load_config(found.root / "bundle").grammar.operations):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found.root / "bundle" / name, copy / name)
+    if bundle.digest(copy) != found.bundle_sha256:
+        raise StaleWorkspace("bundle/ was changed while it was recorded; run `dvc repro` again")
+    artifacts = {"bundle": str(copy)}
+    signature = signing.sign(copy, scratch / Path(SIGNATURE_PATH).name)
     if signature is not None:
         artifacts["signature"] = str(signature)
     created = datetime.fromtimestamp(run.info.start_time / 1000, UTC).replace(tzinfo=None)

@@ -4,7 +4,6 @@ The same as `registry.promote --rollback` leaves behind (alias, history, tags wh
 without MLflow, which the service does not have.
 """
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +11,7 @@ import httpx
 
 from arithmetic.errors import RegistryProblem
 from registry import ALIAS
-from registry.errors import RegistryUnreachable, VersionNotFound
+from registry.errors import RegistryUnreachable, VersionNotFound, shown
 from registry.history import TAG, History, from_text
 
 _API = "/api/2.0/mlflow"
@@ -45,7 +44,7 @@ def roll_back(
     answer = _call(client, "GET", "registered-models/get", {"name": name})
     model = answer.get("registered_model")
     if not isinstance(model, dict):
-        raise RegistryProblem(f"{client.base_url} does not answer like an MLflow server")
+        raise RegistryProblem(f"{shown(client.base_url)} does not answer like an MLflow server")
     aliases = {one["alias"]: str(one["version"]) for one in model.get("aliases", [])}
     if aliases.get(alias) != withdrawn:
         return None
@@ -84,10 +83,8 @@ def _write_down(
 ) -> None:
     """History and tags, as `registry.promote` leaves them."""
     if alias == ALIAS:
-        text = json.dumps({"current": after.current, "earlier": list(after.earlier)})
-        _call(
-            client, "POST", "registered-models/set-tag", {"name": name, "key": TAG, "value": text}
-        )
+        tag = {"name": name, "key": TAG, "value": after.text()}
+        _call(client, "POST", "registered-models/set-tag", tag)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     signed = {
         withdrawn: {"rolled_back_at": when, "rolled_back_by": who, "rolled_back_reason": reason},
@@ -118,11 +115,12 @@ def _call(client: httpx.Client, method: str, path: str, what: dict[str, str]) ->
         response = client.request(method, f"{_API}/{path}", **given)
     except httpx.HTTPError as error:
         raise RegistryUnreachable(
-            f"no answer from the MLflow server {client.base_url} ({error!r}); roll back by hand"
+            f"no answer from the MLflow server {shown(client.base_url)} "
+            f"({str(error) or type(error).__name__}); roll back by hand"
         ) from error
     if response.status_code in (401, 403):  # MLflow's basic-auth says it as plain text
         raise RegistryUnreachable(
-            f"the MLflow server {client.base_url} refuses the operator with status "
+            f"the MLflow server {shown(client.base_url)} refuses the operator with status "
             f"{response.status_code}; correct OPERATOR_TOKEN or OPERATOR_USERNAME and "
             "OPERATOR_PASSWORD"
         )
@@ -130,7 +128,7 @@ def _call(client: httpx.Client, method: str, path: str, what: dict[str, str]) ->
         content = response.json() if response.content else {}
     except ValueError as error:
         raise RegistryUnreachable(
-            f"the MLflow server {client.base_url} answered {path} with status "
+            f"the MLflow server {shown(client.base_url)} answered {path} with status "
             f"{response.status_code} and no JSON; roll back by hand"
         ) from error
     if response.is_success and isinstance(content, dict):

@@ -15,9 +15,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from registry import workspace
+from arithmetic.config import load_config
+from registry import inputs, workspace
+from registry.inputs import Profile
 from registry.workspace import Workspace
 
 # What a version needs besides MLflow itself, pinned to what is installed here.
@@ -35,6 +38,7 @@ class Origin:
         datasets: the fields of an MLflow Dataset, one for each data set.
         requirements: pinned packages.
         code: a folder with `pyfunc_model.py` and the modules of `arithmetic` that it needs.
+        inputs: how the training questions were distributed.
     """
 
     run_name: str
@@ -43,6 +47,7 @@ class Origin:
     datasets: list[dict[str, str]]
     requirements: list[str]
     code: Path
+    inputs: Profile | None = None
 
 
 def observe(found: Workspace, scratch: Path) -> Origin:
@@ -54,6 +59,7 @@ def observe(found: Workspace, scratch: Path) -> Origin:
         datasets=_datasets(found),
         requirements=[f"{name}=={installed_version(name)}" for name in REQUIREMENTS],
         code=_serving_code(scratch),
+        inputs=_inputs(found),
     )
 
 
@@ -81,14 +87,27 @@ def _seconds(root: Path) -> dict[str, float]:
     """
     try:
         times = json.loads((root / ".times.json").read_bytes())
-    except (FileNotFoundError, ValueError):
+        return {
+            f"seconds.{stage}": float(entry["seconds"])
+            for stage, entry in times.items()
+            if (root / entry["file"]).is_file()
+            and hashlib.sha256((root / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
+        }
+    except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
         return {}  # only times, and `stages.timing` starts a damaged file anew as well
-    return {
-        f"seconds.{stage}": float(entry["seconds"])
-        for stage, entry in times.items()
-        if (root / entry["file"]).is_file()
-        and hashlib.sha256((root / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
+
+
+def _inputs(found: Workspace) -> Profile:
+    """The distribution of the training questions."""
+    data = pd.read_csv(found.root / "data" / "train.csv")
+    questions = {
+        str(operation): (
+            rows["operand_1"].to_numpy(np.int64),
+            rows["operand_2"].to_numpy(np.int64),
+        )
+        for operation, rows in data.groupby("operation", sort=True)
     }
+    return inputs.profile(questions, load_config(found.root / "bundle").grammar)
 
 
 def _datasets(found: Workspace) -> list[dict[str, str]]:

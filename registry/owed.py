@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from arithmetic.errors import BrokenBundle
+from arithmetic.errors import Problem
 from registry import origin, store, workspace
-from registry.errors import RegistryProblem, StaleWorkspace
+from registry.errors import RegistryProblem
 from registry.origin import Origin
 from registry.workspace import Workspace
 
@@ -59,8 +59,7 @@ def keep(found: Workspace) -> Entry:
     Call it with the lock of `registry.record` held.
 
     Raises:
-        StaleWorkspace: files changed while they were copied.
-        RegistryProblem: the copy cannot be written.
+        RegistryProblem: the copy cannot be written, or files changed while they were copied.
     """
     box = store.root(found.root) / FOLDER
     uri = store.tracking_uri(found.root)
@@ -71,19 +70,24 @@ def keep(found: Workspace) -> Entry:
             return latest
     try:
         box.mkdir(mode=0o700, exist_ok=True)  # the address of a server may hold a password
-        for draft in box.glob(".*"):
+        for draft in (*box.glob(".draft-*"), *box.glob(".done-*")):
             shutil.rmtree(draft)  # of a killed process: whoever writes holds the lock
         draft = Path(tempfile.mkdtemp(dir=box, prefix=".draft-"))
         _write(found, uri, draft)
         number = 1 + max((int(folder.name.split("-")[0]) for folder in there), default=0)
         target = box / f"{number:04}-{found.run_digest[:12]}"
         os.replace(draft, target)
-    except OSError as error:
+    except (OSError, shutil.Error) as error:
         raise RegistryProblem(
-            f"the recording cannot be kept in {box} ({error.strerror}); make room and run "
+            f"the recording cannot be kept in {box} ({error.strerror or error}); make room and run "
             "`dvc repro` again, before params.yaml is changed"
         ) from error
     return read_entry(target)
+
+
+def count(root: Path) -> int:
+    """How many recordings are kept, damaged ones too."""
+    return len(_folders(store.root(root) / FOLDER))
 
 
 def entries(root: Path) -> list[Entry]:
@@ -99,7 +103,7 @@ def read_entry(folder: Path) -> Entry:
             folder, content["run_digest"], content["bundle_sha256"], content["tracking_uri"]
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, repr(error)) from error
+        raise _damaged(folder, "owed.json does not read") from error
 
 
 @contextmanager
@@ -114,8 +118,9 @@ def opened(entry: Entry) -> Iterator[tuple[Workspace, Origin]]:
         for path, md5 in found.outs.items():
             if path.startswith(("bundle/", "metrics/")):
                 workspace.check_file(entry.folder, path, md5)
+        workspace.check_evaluation(found)
         kept = origin.load((entry.folder / "origin.json").read_text("utf-8"), entry.folder / "code")
-    except (StaleWorkspace, BrokenBundle, OSError, ValueError, TypeError) as error:
+    except (Problem, OSError, ValueError, TypeError) as error:
         raise _damaged(entry.folder, str(error)) from error
     if (found.run_digest, found.bundle_sha256) != (entry.run_digest, entry.bundle_sha256):
         raise _damaged(
@@ -149,8 +154,13 @@ def _write(found: Workspace, uri: str, draft: Path) -> None:
         "tracking_uri": uri,
     }
     (draft / "owed.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
-    with opened(Entry(draft, found.run_digest, found.bundle_sha256, uri)):
-        pass  # what was edited while it was copied is not what was checked before
+    try:
+        with opened(Entry(draft, found.run_digest, found.bundle_sha256, uri)):
+            pass
+    except RegistryProblem as problem:  # what was edited meanwhile is not what was checked before
+        raise RegistryProblem(
+            "files were changed while the recording was kept; run `dvc repro` again"
+        ) from problem
     for path in [*draft.rglob("*"), draft]:
         if path.is_file():
             with path.open("rb") as file:

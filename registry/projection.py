@@ -10,10 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from arithmetic.config import load_config
 from registry import inputs, plots, workspace
 from registry.origin import Origin
 from registry.workspace import Workspace
@@ -38,33 +36,26 @@ def fill(client: "MlflowClient", run: "Run", found: Workspace, origin: Origin) -
     for start in range(0, len(points), _BATCH):
         client.log_batch(run_id, metrics=points[start : start + _BATCH])
     client.log_inputs(run_id, datasets=_datasets(origin))
+    # DVC rewrites the entry of `record` in dvc.lock, so a restored run's has other bytes; it comes
+    # before metrics/, whose absence is what makes a run be filled again.
+    client.set_tag(run_id, "dvc_lock_sha256", found.lock_sha256)
     for name in ("dvc.lock", "dvc.yaml", "params.yaml"):
         if (found.root / name).is_file():
             client.log_artifact(run_id, str(found.root / name))
     client.log_artifacts(run_id, str(found.root / "metrics"), "metrics")
-    _log_inputs(client, run_id, found)
+    _log_inputs(client, run_id, origin)
     with tempfile.TemporaryDirectory() as scratch:
         plots.draw(found.root / "metrics", Path(scratch))
         client.log_artifacts(run_id, scratch, "plots")
 
 
-def _log_inputs(client: "MlflowClient", run_id: str, found: Workspace) -> None:
+def _log_inputs(client: "MlflowClient", run_id: str, origin: Origin) -> None:
     """How the training questions were distributed: what a service compares its inputs with."""
-    training = found.root / "data" / "train.csv"
-    if not training.is_file():  # recorded without the data: the service says what it compares with
+    if origin.inputs is None:  # kept by an earlier program; the service says what it compares with
         return
-    data = pd.read_csv(training, usecols=["operand_1", "operation", "operand_2"])
-    questions = {
-        str(operation): (
-            rows["operand_1"].to_numpy(np.int64),
-            rows["operand_2"].to_numpy(np.int64),
-        )
-        for operation, rows in data.groupby("operation", sort=True)
-    }
-    profile = inputs.profile(questions, load_config(found.root / "bundle").grammar)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / Path(inputs.ARTIFACT).name
-        inputs.write(path, profile)
+        inputs.write(path, origin.inputs)
         client.log_artifact(run_id, str(path), str(Path(inputs.ARTIFACT).parent))
 
 

@@ -36,6 +36,7 @@ from registry.versions import (
     find_version,
     get_version,
     is_registered,
+    version_number,
 )
 
 if TYPE_CHECKING:
@@ -70,8 +71,15 @@ def read_gate(root: Path) -> Gate:
     """The `promote` section of params.yaml; raises InvalidParams."""
     path = root / "params.yaml"
     try:
-        return Gate.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))["promote"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise InvalidParams(
+            f"{path} does not read ({why}); correct it, or restore it with git"
+        ) from error
+    try:
+        return Gate.model_validate(content["promote"])
+    except (KeyError, TypeError) as error:
         raise InvalidParams(
             f"{path} has no section `promote`; add one with max_errors, or restore it with git"
         ) from error
@@ -104,9 +112,7 @@ def promote(
         InvalidParams: params.yaml has no valid `promote` section.
         RegistryUnreachable, RegistryProblem: the store.
     """
-    if not (version.isascii() and version.isdigit()):
-        raise RegistryProblem(f"{version!r} is no version number; give digits, like 3")
-    version = str(int(version))
+    version = version_number(version)
     if override is not None and not override.strip():
         raise RegistryProblem(
             'give a reason for passing the gate: OVERRIDE_GATE="why" (or --override-gate "why")'
@@ -116,6 +122,7 @@ def promote(
         get_version(client, version)
         current = aliased(client)
         if current == version:
+            _note_what_was_not(client, version, reason)
             return Promoted(version, current, changed=False)
         broken = _broken_conditions(client, version, current, gate)
         if shadow is not None:
@@ -126,6 +133,7 @@ def promote(
                 f"version {version} was not promoted: {'; and '.join(broken)}; "
                 'to promote it all the same, give OVERRIDE_GATE="why" (or --override-gate "why")'
             )
+        who = _who()
         before = read_history(client).noticing(current)
         tags = {
             "promoted_reason": reason or "none given",
@@ -135,8 +143,8 @@ def promote(
             "gate_conditions_passed_over": "; ".join(broken) or "none",
             "shadow_answers": str(shadow.answers) if shadow and not broken else "none",
         }
-        _move(client, version, before.promoted(version))
-        _sign(client, version, "promoted", tags)
+        _move(client, current, version, before.promoted(version))
+        _sign(client, version, "promoted", who, tags)
     return Promoted(version, current, changed=True, overridden=tuple(broken))
 
 
@@ -145,7 +153,8 @@ def rollback(root: Path, reason: str | None = None) -> Promoted:
 
     Raises:
         VersionNotFound: there is no earlier one, or no model at all.
-        PromotionRefused: the files of the earlier one are damaged; nothing was changed.
+        PromotionRefused: the files of the earlier one are damaged, or TRUSTED_KEY did not sign
+            them; nothing was changed.
         RegistryUnreachable, RegistryProblem: the store.
     """
     with store.opened(root) as client:
@@ -158,16 +167,20 @@ def rollback(root: Path, reason: str | None = None) -> Promoted:
             raise VersionNotFound(
                 f"there is no earlier {ALIAS} version to return to; promote one by its number"
             )
-        damage = _damage(client, get_version(client, target))
-        if damage:
+        earlier, who = get_version(client, target), _who()
+        damage = _damage(client, earlier)
+        against = [damage] if damage else _unsigned(earlier)
+        if against:
             raise PromotionRefused(
-                f"did not roll back to version {target}: {damage}; promote another by its number"
+                f"did not roll back to version {target}: {against[0]}; promote another by its "
+                "number"
             )
-        _move(client, target, before.rolled_back(target))
+        _move(client, current, target, before.rolled_back(target))
+        why = reason or "none given"
         if current is not None and find_version(client, current) is not None:
-            _sign(client, current, "rolled_back", {"rolled_back_reason": reason or "none given"})
-        tags = {"restored_reason": reason or "none given", "restored_from": current or "none"}
-        _sign(client, target, "restored", tags)
+            _sign(client, current, "rolled_back", who, {"rolled_back_reason": why})
+        tags = {"restored_reason": why, "restored_from": current or "none"}
+        _sign(client, target, "restored", who, tags)
     return Promoted(target, current, changed=True)
 
 
@@ -215,15 +228,44 @@ def _unsigned(version: "ModelVersion") -> list[str]:
     return []
 
 
-def _move(client: "MlflowClient", version: str, history: History) -> None:
+def _note_what_was_not(client: "MlflowClient", version: str, reason: str | None) -> None:
+    """Complete the notes on a Production that somebody set by hand, or a killed promotion."""
+    history = read_history(client)
+    if history.current == version:
+        return
+    tags = {
+        "promoted_reason": reason or "none given",
+        "promoted_from": history.current or "none",
+        "gate": "not known: it was Production already",
+    }
+    _sign(client, version, "promoted", _who(), tags)
+    write_history(client, history.noticing(version))
+
+
+def _move(client: "MlflowClient", current: str | None, version: str, history: History) -> None:
+    """Let the alias name `version` instead of `current`; PromotionRefused if it was moved."""
+    now = aliased(client)
+    if now != current:
+        raise PromotionRefused(
+            f"{ALIAS} was moved meanwhile, from version {current or 'none'} to {now or 'none'}; "
+            "look why, and repeat"
+        )
     # The alias first: if the history is then not written, the next call sees a promotion by hand.
     client.set_registered_model_alias(MODEL, ALIAS, version)
     write_history(client, history)
 
 
-def _sign(client: "MlflowClient", version: str, what: str, tags: dict[str, str]) -> None:
+def _who() -> str:
+    """`user@host`; asked for before anything is changed, as a container's user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _sign(client: "MlflowClient", version: str, what: str, who: str, tags: dict[str, str]) -> None:
     """Who and when, besides `tags`, on a version."""
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
     when = datetime.now(UTC).isoformat(timespec="seconds")
     for key, value in {f"{what}_at": when, f"{what}_by": who, **tags}.items():
         client.set_model_version_tag(MODEL, version, key, value)

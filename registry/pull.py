@@ -1,6 +1,6 @@
 """A registered version's bundle, from a tracking server to a verified folder.
 
-Plain REST, no MLflow: a service that imports it starts in half the time and memory. The files come
+Plain REST, no MLflow, which would cost a service time to start and memory. The files come
 through the server (`/model-versions/get-artifact`), so it works wherever the server keeps them, its
 own disk included. Only the files of a bundle are asked for, by fixed names.
 
@@ -8,9 +8,13 @@ own disk included. Only the files of a bundle are asked for, by fixed names.
 servers that want to know who asks.
 """
 
+import fcntl
 import os
 import re
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +25,10 @@ from arithmetic import bundle
 from arithmetic.config import load_config
 from arithmetic.errors import BrokenBundle, RegistryProblem
 from registry import ALIAS, BUNDLE_PATH, BUNDLE_TAG, SIGNATURE_PATH, signature
-from registry.errors import DigestMismatch, RegistryUnreachable, VersionNotFound
+from registry.errors import DigestMismatch, RegistryUnreachable, VersionNotFound, shown
 
 TIMEOUT_SECONDS = 30.0
-LARGEST_FILE_BYTES = 64 * 1024 * 1024  # a bundle is tens of kB; more is no bundle of ours
+LARGEST_FILE_BYTES = 64 * 1024 * 1024  # more is no bundle of ours
 
 _API = "/api/2.0/mlflow"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -115,15 +119,24 @@ def fetch(client: httpx.Client, found: Resolved, into: Path) -> Pulled:
                 f"{found.bundle_sha256[:12]} and its files have {actual[:12]}; "
                 "promote or name another version"
             )
-        # Another process of the same service may be at the same: whoever is first is right.
-        if target.exists() and not is_intact(target, found.bundle_sha256):
-            target.rename(Path(scratch) / "damaged")
-        try:
-            fresh.rename(target)
-        except OSError:
+        # Other processes of the same service may be at the same: whoever is first is right.
+        with _alone_in(into):
             if not is_intact(target, found.bundle_sha256):
-                raise
+                if target.exists():
+                    target.rename(Path(scratch) / "damaged")
+                fresh.rename(target)
     return here
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """A lock on a folder, which leaves no file in it and goes when its holder dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def resolve(
@@ -143,22 +156,28 @@ def connect(
     """A client of an MLflow server; raises RegistryProblem.
 
     `credentials` are user, password and token, in place of those of the environment.
-    Making one costs 20 ms (it reads the certificate authorities), so who asks often keeps it.
+    Making one reads all certificate authorities, so who asks often keeps it.
     """
     if not re.match(r"https?://[^/]", tracking_uri):
         raise RegistryProblem(
-            f"the service needs an MLflow server and MLFLOW_TRACKING_URI is {tracking_uri!r}; "
-            "give it an http:// address (`make serve` starts a server over the local store)"
+            "the service needs an MLflow server and MLFLOW_TRACKING_URI is "
+            f"{shown(tracking_uri)!r}; give it an http:// address (`make serve` starts a server "
+            "over the local store)"
         )
     names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
     user, password, token = credentials or [os.environ.get(name, "") for name in names]
-    return httpx.Client(
-        base_url=tracking_uri.rstrip("/"),
-        headers={"Authorization": f"Bearer {token}"} if token and not user else {},
-        auth=(user, password) if user else None,
-        timeout=timeout,
-        transport=transport,
-    )
+    try:
+        return httpx.Client(
+            base_url=tracking_uri.rstrip("/"),
+            headers={"Authorization": f"Bearer {token}"} if token and not user else {},
+            auth=(user, password) if user else None,
+            timeout=timeout,
+            transport=transport,
+        )
+    except httpx.InvalidURL as error:
+        raise RegistryProblem(
+            f"MLFLOW_TRACKING_URI is {shown(tracking_uri)!r}, which is no address ({error})"
+        ) from error
 
 
 def find(client: httpx.Client, model_uri: str) -> Resolved:
@@ -268,7 +287,7 @@ def _fetch_signature(client: httpx.Client, found: Resolved, folder: Path) -> Non
     It is fetched every time: a version may be signed after it was pulled, or by another key.
     """
     target = folder / signature.NAME
-    draft = folder / f".{signature.NAME}.{os.getpid()}"
+    draft = folder / f".{signature.NAME}.{os.getpid()}.{threading.get_ident()}"
     try:
         _download(client, found, SIGNATURE_PATH, draft)
         draft.replace(target)
@@ -288,7 +307,7 @@ def is_intact(folder: Path, digest: str) -> bool:
 
 def _lost(client: httpx.Client, error: httpx.HTTPError) -> RegistryUnreachable:
     return RegistryUnreachable(
-        f"no answer from the MLflow server {client.base_url} "
+        f"no answer from the MLflow server {shown(client.base_url)} "
         f"({str(error) or type(error).__name__}); "
         "start it or correct MLFLOW_TRACKING_URI"
     )
@@ -302,5 +321,6 @@ def _refused(client: httpx.Client, response: httpx.Response) -> RegistryUnreacha
             "--allowed-hosts"
         )
     return RegistryUnreachable(
-        f"the MLflow server {client.base_url} answered with status {response.status_code}; {mend}"
+        f"the MLflow server {shown(client.base_url)} answered with status {response.status_code}; "
+        f"{mend}"
     )

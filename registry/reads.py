@@ -76,6 +76,4 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             f"{path.name} of what {path.stem} read cannot be read ({error.strerror}); {mend}"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise StaleWorkspace(
-            f"{path.name} is no note of what {path.stem} read ({error!r}); {mend}"
-        ) from error
+        raise StaleWorkspace(f"{path.name} is no note of what {path.stem} read; {mend}") from error

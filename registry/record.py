@@ -15,11 +15,11 @@ import fcntl
 import functools
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from arithmetic.errors import reported
+from arithmetic.errors import BrokenBundle, reported
 from registry import claims, origin, owed, recording, signing, store, workspace
 from registry.errors import Owed, RegistryProblem
 from registry.recording import Recorded
@@ -45,29 +45,42 @@ def record(root: Path) -> Recorded:
         return _record(root, found)
 
 
-def record_or_keep(root: Path) -> tuple[list[Recorded], Recorded]:
+def record_or_keep(
+    root: Path, delivered: Callable[[Recorded], object] = lambda _: None
+) -> Recorded:
     """Record what is still owed to this store, oldest first, and then the pipeline in `root`.
 
+    Args:
+        delivered: told of each earlier recording as it is brought.
+
     Raises:
-        Owed: the store did not take it; it is kept.
+        Owed: the store did not take it, or an earlier one; it is kept.
         and as `record` does, what speaks against the files themselves.
     """
     signing.configured()
     found = workspace.read(root)
     with one_at_a_time(root):
         try:
-            uri = store.tracking_uri(root)
-            due = [entry for entry in owed.entries(root) if entry.tracking_uri == uri]
-            return [bring(root, entry) for entry in due], _record(root, found)
+            _bring_earlier(root, delivered)
+            return _record(root, found)
         except RegistryProblem as problem:
             entry = owed.keep(found)
-            count = len(owed.entries(root))
+            count = owed.count(root)
             others = f" ({count} recordings are owed in all)" if count > 1 else ""
             raise Owed(
                 f"{entry.name} is trained and not recorded: {problem}. It is kept in "
                 f"{entry.folder.parent.name}/{entry.folder.name}{others}; `make deliver` delivers "
                 "it, whatever is run meanwhile"
             ) from problem
+
+
+def _bring_earlier(root: Path, delivered: Callable[[Recorded], object]) -> None:
+    uri = store.tracking_uri(root)
+    for entry in [entry for entry in owed.entries(root) if entry.tracking_uri == uri]:
+        try:
+            delivered(bring(root, entry))
+        except BrokenBundle as problem:  # the order is kept, so what comes after it waits as well
+            raise RegistryProblem(f"before it {entry.name} is owed: {problem}") from problem
 
 
 def bring(root: Path, entry: owed.Entry) -> Recorded:
@@ -117,12 +130,10 @@ def _record(root: Path, found: Workspace) -> Recorded:
 def main() -> None:
     with reported():
         try:
-            earlier, done = record_or_keep(Path.cwd())
+            done = record_or_keep(Path.cwd(), lambda one: print(f"delivered: {one}", flush=True))
         except Owed as problem:
             print(f"owed: {problem}", file=sys.stderr)
             raise SystemExit(OWED) from None
-        for one in earlier:
-            print(f"delivered: {one}")
         print(done)
 
 

@@ -54,10 +54,10 @@ def complaint(demand: ShadowDemand, version: str, tags: dict[str, str]) -> str |
                 f"the service at {demand.url} tries version {tried or 'none'} and not "
                 f"{version}{reason}"
             )
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"the service at {demand.url} does not answer ({str(error) or repr(error)})"
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{place}/health is not that of this service ({error!r})"
+    except (ValueError, KeyError, TypeError):
+        return f"{place}/health is not that of this service"
     if not counted.is_success:
         return (
             f"{place}/metrics answers with status {counted.status_code}; set SHADOW_KEY if the "

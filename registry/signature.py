@@ -1,9 +1,9 @@
 """Whether a bundle's signature is right: OpenSSF model-signing's format, with `cryptography` alone.
 
 The format is a Sigstore bundle (v0.3) around a DSSE envelope around an in-toto statement, which
-lists the SHA-256 of every file. model-signing's own verifier brings 69 MB and 0.8 s of imports; the
-service needs this one case: a signature by an elliptic-curve key that it was given. The tests let
-each of the two judge what the other accepts and refuses.
+lists the SHA-256 of every file. model-signing's own verifier brings packages larger than the
+service, which needs this one case: a signature by an elliptic-curve key that it was given. The
+tests let each of the two judge what the other accepts and refuses.
 """
 
 import base64
@@ -61,6 +61,7 @@ def verify(folder: Path, signature: Path, key: "EllipticCurvePublicKey") -> None
 
 def load_key(path: Path) -> "EllipticCurvePublicKey":
     """A public key from a PEM file; raises UnusableKey."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -69,7 +70,7 @@ def load_key(path: Path) -> "EllipticCurvePublicKey":
         key = load_pem_public_key(path.read_bytes())
     except OSError as error:
         raise UnusableKey(f"{path} cannot be read ({error.strerror}); {mend}") from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise UnusableKey(f"{path} is no public key in PEM; {mend}") from error
     if not isinstance(key, EllipticCurvePublicKey) or key.curve.name not in CURVES:
         raise UnusableKey(f"{path} is no key of a NIST elliptic curve; {mend}")
@@ -106,8 +107,8 @@ def _signed_files(signature: Path, key: "EllipticCurvePublicKey") -> dict[str, s
         ) from error
     except (OSError, binascii.Error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UntrustedBundle(
-            f"the bundle's signature is not one of model-signing's ({error!r}); record the "
-            "version again with SIGNING_KEY set"
+            "the bundle's signature is not one of model-signing's; record the version again with "
+            "SIGNING_KEY set"
         ) from error
 
 

@@ -7,12 +7,17 @@ makes one. Whoever registers holds it; `registry.signature` verifies with the pu
 """
 
 import argparse
+import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arithmetic.errors import reported
-from registry.errors import UnusableKey
-from registry.signature import CURVES
+from registry.errors import UntrustedBundle, UnusableKey
+from registry.signature import CURVES, verify
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 VARIABLE = "SIGNING_KEY"
 
@@ -28,6 +33,18 @@ def configured() -> Path | None:
         return None
     public_pem(Path(named))
     return Path(named)
+
+
+def is_signed_as_configured(bundle: Path, signature: Path) -> bool:
+    """Whether the file `signature` is the configured key's over `bundle`; True without a key."""
+    key = configured()
+    if key is None:
+        return True
+    try:
+        verify(bundle, signature, _private_key(key).public_key())
+    except UntrustedBundle:
+        return False
+    return True
 
 
 def sign(bundle: Path, signature: Path) -> Path | None:
@@ -50,31 +67,38 @@ def make_keys(stem: Path) -> tuple[Path, Path]:
         PrivateFormat,
     )
 
+    if not stem.name:
+        raise UnusableKey(f"{stem} names a folder; give the pair a name: KEY=signing-key")
     private, public = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.pub.pem")
     content = generate_private_key(SECP256R1()).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
     try:
+        if public.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(public))
         # Nobody else may read it, not even for a moment; and a key in use is not replaced.
         with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
         public.write_bytes(public_pem(private))
     except OSError as error:
         raise UnusableKey(
-            f"{private} cannot be written ({error.strerror}); name another by KEY=…"
+            f"{error.filename} cannot be written ({error.strerror}); name another by KEY=…"
         ) from error
     return private, public
 
 
 def public_pem(private: Path) -> bytes:
     """The public half of a private key's file as PEM; raises UnusableKey."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = _private_key(private).public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _private_key(private: Path) -> "EllipticCurvePrivateKey":
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        PublicFormat,
-        load_pem_private_key,
-    )
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     mend = f"give {VARIABLE} the private half of the pair that `make keys` writes"
     try:
@@ -85,7 +109,7 @@ def public_pem(private: Path) -> bytes:
         raise UnusableKey(f"{private} is no private key in PEM without password; {mend}") from error
     if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in CURVES:
         raise UnusableKey(f"{private} is no key of a NIST elliptic curve; {mend}")
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return key
 
 
 def main() -> None:

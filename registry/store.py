@@ -10,14 +10,13 @@ import errno
 import fcntl
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import RegistryProblem, RegistryUnreachable
+from registry.errors import RegistryProblem, RegistryUnreachable, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,9 +86,9 @@ def database_to_serve(start: Path | None = None) -> str | None:
     uri = tracking_uri(start)
     if is_server(uri):
         return None
-    if not uri.startswith("sqlite:///"):
+    path = sqlite_file(uri)
+    if path is None:
         return uri
-    path = Path(uri.removeprefix("sqlite:///")).resolve()
     if not path.exists():
         raise RegistryProblem(f"there is no {path} yet, so nothing to serve; type `make run`")
     return f"sqlite:///{path}"
@@ -100,12 +99,17 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def artifact_location(start: Path | None = None) -> str | None:
-    """Where a new experiment's files go: beside the SQLite file; None leaves it to the server."""
-    uri = tracking_uri(start)
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store, options (`?timeout=10`) left out; None for any other store."""
     if not uri.startswith("sqlite:///"):
         return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
+
+
+def artifact_location(start: Path | None = None) -> str | None:
+    """Where a new experiment's files go: beside the SQLite file; None leaves it to the server."""
+    file = sqlite_file(tracking_uri(start))
+    return None if file is None else (file.parent / "mlartifacts").as_uri()
 
 
 @contextmanager
@@ -126,48 +130,72 @@ def opened(start: Path | None = None) -> Iterator["MlflowClient"]:
     for name in ("mlflow", "alembic"):  # importing MLflow sets levels of its own
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri(start)
-    shown = without_password(uri)
-    lost = (
-        f"no answer from the MLflow store {shown}; start it, or unset MLFLOW_TRACKING_URI to use "
-        "the store at the repository's root"
-    )
+    place = shown(uri)
     given = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)  # also sets the variable, which is put back below
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if uri.startswith("sqlite:///"):
-                _create(Path(uri.removeprefix("sqlite:///")))
+            file = sqlite_file(uri)
+            if file is not None:
+                _create(file)
             elif is_server(uri):
                 _first_answer(uri)
-            yield mlflow.MlflowClient()
+            yield _client(place)
     except (MlflowException, OSError, sqlalchemy.exc.DatabaseError) as error:
         full = disk_problem(error)
         if full is not None:
             raise RegistryProblem(
-                f"the MLflow store {shown} cannot be written ({full}); make room and repeat"
+                f"the MLflow store {place} cannot be written ({full}); make room and repeat"
+            ) from error
+        if "database is locked" in str(error):
+            raise RegistryUnreachable(
+                f"{place} is locked by another process; wait for it or end it, and repeat"
+            ) from error
+        broken = isinstance(error, sqlalchemy.exc.DatabaseError)
+        if sqlite_file(uri) is not None and (broken or is_lost(error)):
+            reason = getattr(error, "orig", None) or str(error).splitlines()[0]
+            raise RegistryUnreachable(
+                f"{place} does not open as an MLflow store ({reason}); move the file away and "
+                "run `dvc repro`, which records anew, or bring a copy of it back"
             ) from error
         if is_lost(error):
-            raise RegistryUnreachable(lost) from error
-        if isinstance(error, sqlalchemy.exc.DatabaseError):
             raise RegistryUnreachable(
-                f"{shown} does not open as an MLflow store ({error.orig}); move the file away and "
-                "run `dvc repro`, which records anew, or bring a copy of it back"
+                f"no answer from the MLflow store {place}; start it, or unset MLFLOW_TRACKING_URI "
+                "to use the store at the repository's root"
+            ) from error
+        if broken:
+            raise RegistryUnreachable(
+                f"{place} does not open as an MLflow store ({getattr(error, 'orig', error)}); mend "
+                "the database, or name another store by MLFLOW_TRACKING_URI"
             ) from error
         if not isinstance(error, MlflowException):
             raise
         message = str(error).strip().splitlines()[0][:200]
-        raise RegistryProblem(f"the MLflow store {shown} answered: {message}") from error
+        raise RegistryProblem(f"the MLflow store {place} answered: {message}") from error
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # its own way to forget one
         if given is not None:
             os.environ["MLFLOW_TRACKING_URI"] = given
 
 
+def _client(place: str) -> "MlflowClient":
+    import mlflow
+    import sqlalchemy.exc
+
+    try:
+        return mlflow.MlflowClient()
+    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
+        raise RegistryProblem(
+            f"MLFLOW_TRACKING_URI names {place}, which cannot be used here ({error}); correct it, "
+            "install what it needs, or name an MLflow server by its http:// address"
+        ) from error
+
+
 def _create(database: Path) -> None:
     """Make a SQLite store, all of it or nothing.
 
-    MLflow creates a new store's tables in dozens of steps. Killed between two of them it leaves a
+    MLflow creates a new store's tables in many steps. Killed between two of them it leaves a
     file that never opens again (found by `benchmarks.kills`), so a new one is made beside its place
     and moved there when it is complete.
     """
@@ -191,11 +219,6 @@ def _create(database: Path) -> None:
         draft = database.with_name(f"{database.name}.{os.getpid()}.draft")
         mlflow.MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
         os.replace(draft, database)
-
-
-def without_password(uri: str) -> str:
-    """A tracking URI as it may be shown."""
-    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def disk_problem(error: BaseException) -> str | None:

@@ -9,6 +9,7 @@ data that is not on this disk) is said as that.
 """
 
 import argparse
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ def _run_of(client: "MlflowClient", version: "ModelVersion") -> "Run":
 
     try:
         pointer = versions.pointer_of(version)
-        versions.certificate_of(version)
+        certificate = versions.certificate_of(version)
         run = client.get_run(pointer["run_id"])
     except Problem as problem:
         raise BrokenLink(f"version {version.version} → run: {problem}") from problem
@@ -119,6 +120,9 @@ def _run_of(client: "MlflowClient", version: "ModelVersion") -> "Run":
         raise BrokenLink(
             f"version {version.version} → run: run {pointer['run_id']} is not in the store"
         ) from error
+    for tag, value in versions.described(certificate).items():
+        _same(f"version {version.version} → certificate", tag, value, version.tags.get(tag, "none"))
+    _same(f"version {version.version} → run", "its stage", "active", str(run.info.lifecycle_stage))
     wanted = {
         "run_digest": pointer["run_digest"],
         "bundle_sha256": versions.bundle_tag(version),
@@ -163,6 +167,12 @@ def _recorded_files(
             _same(f"dvc.lock → {path}", "MD5", value, md5(place) if place.exists() else "none")
             checked += 1
     yield Link("dvc.lock → outputs", f"{checked} of bundle/ and metrics/, each hashed again")
+    numbers = workspaces.metrics(json.loads((folder / "metrics" / "evaluation.json").read_bytes()))
+    for key, number in numbers.items():
+        _same(f"outputs → {key}", "the metric", str(number), str(run.data.metrics.get(key, "none")))
+    yield Link(
+        "outputs → metrics", f"{len(numbers)} numbers of the evaluation, as the run has them"
+    )
     yield from _data(root, outs, tags.get("data_digest", "none"), digest)
     yield from _commit(root, tags, digest, found)
 
@@ -172,23 +182,32 @@ def _data(root: Path, outs: dict[str, str], data_digest: str, run_digest: str) -
     data = workspaces.data_of(outs)
     _same("dvc.lock → data", "data_digest", data_digest, workspaces.digest(data))
     yield Link("dvc.lock → data", f"{len(data)} data sets, {data_digest}")
-    try:
-        present = workspaces.digest(workspaces.stages_in(root)) == run_digest
-    except Problem:
-        present = False
+    base = store.root(root)
+    # The second configuration is a DVC project of its own, in a folder of the first.
+    projects = [base, *(lock.parent for lock in sorted(base.glob("*/dvc.lock")))]
+    present = [project for project in projects if _is_of(project, run_digest)]
     missing = []
     for path, value in data.items():
-        cached = store.root(root) / ".dvc" / "cache" / "files" / "md5" / value[:2] / value[2:]
-        places = [root / path] if present and (root / path).is_file() else []
-        places += [cached] if cached.is_file() else []
+        cached = Path(".dvc", "cache", "files", "md5", value[:2], value[2:])
+        places = [project / path for project in present]
+        places += [project / cached for project in projects]
+        places = [place for place in places if place.is_file()]
         for place in places:
-            _same(f"data → {place.relative_to(store.root(root))}", "MD5", value, md5(place))
+            _same(f"data → {place.relative_to(base)}", "MD5", value, md5(place))
         if not places:
             missing.append(path)
     if missing:
         yield Link("data → files", f"not on this disk: {', '.join(missing)}", reservation=True)
     else:
         yield Link("data → files", f"{len(data)} files, each hashed again")
+
+
+def _is_of(project: Path, run_digest: str) -> bool:
+    """Whether a project's folder holds the files of a run."""
+    try:
+        return workspaces.digest(workspaces.stages_in(project)) == run_digest
+    except Problem:
+        return False
 
 
 def _commit(

@@ -6,6 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from arithmetic import bundle
 from arithmetic.errors import RegistryProblem
@@ -55,6 +56,13 @@ def get_version(client: "MlflowClient", number: str) -> "ModelVersion":
     return found
 
 
+def version_number(text: str) -> str:
+    """A version's number as somebody typed it, `03` too; raises RegistryProblem."""
+    if not (text.isascii() and text.isdigit()):
+        raise RegistryProblem(f"{text!r} is no version number; give digits, like 3")
+    return str(int(text))
+
+
 def model_id(version: "ModelVersion") -> str:
     """The MLflow model that a version points to; raises RegistryProblem if it is anything else.
 
@@ -83,10 +91,11 @@ def check_files(client: "MlflowClient", version: "ModelVersion") -> None:
     number, registered = version.version, bundle_tag(version)
     model = client.get_logged_model(model_id(version))
     place = client.get_experiment(model.experiment_id).artifact_location.rstrip("/")
-    if not model.artifact_location.startswith(f"{place}/"):
+    own = f"{place}/models/{model.model_id}/artifacts"
+    if model.artifact_location.rstrip("/") != own or _leads_out_of(place, own):
         raise RegistryProblem(
             f"version {number} has its files outside of the store's own place, at "
-            f"{model.artifact_location} and not in {place}; delete the version and record it again"
+            f"{model.artifact_location} and not in {own}; delete the version and record it again"
         )
     with tempfile.TemporaryDirectory() as scratch:
         folder = download(version, Path(scratch))
@@ -104,6 +113,14 @@ def check_files(client: "MlflowClient", version: "ModelVersion") -> None:
             f"version {number} does not say which files it consists of; check out its commit and "
             "run `dvc repro`, which puts them there"
         )
+
+
+def _leads_out_of(place: str, inside: str) -> bool:
+    """Whether a link on this disk leads from a folder of the store to somewhere else."""
+    if not place.startswith("file:"):
+        return False
+    real, folder = (Path(unquote(urlsplit(uri).path)).resolve() for uri in (place, inside))
+    return not folder.is_relative_to(real)
 
 
 def _files_tag(version: "ModelVersion") -> dict[str, str] | None:
@@ -156,6 +173,16 @@ def certificate_of(version: "ModelVersion") -> Certificate:
     return certificate
 
 
+def described(certificate: Certificate) -> dict[str, str]:
+    """A certificate as a version's tags repeat it for people, and for a service."""
+    return {
+        "errors": str(certificate.errors),
+        "equations": str(certificate.equations),
+        "complete": "yes" if certificate.complete else "no",
+        "domain": certificate.domain,
+    }
+
+
 def pointer_of(version: "ModelVersion") -> dict[str, str]:
     """`run_id`, `run_digest` and `evaluation_sha256` of a version's certificate."""
     number = version.version
@@ -171,8 +198,8 @@ def pointer_of(version: "ModelVersion") -> dict[str, str]:
             raise ValueError("not text")
     except (ValueError, KeyError, TypeError) as error:
         raise RegistryProblem(
-            f"the tag certificate of version {number} was edited and is no certificate any more "
-            f"({error!r}); check out its commit and run `dvc repro`, which writes it anew"
+            f"the tag certificate of version {number} was edited and is no certificate any more; "
+            f"check out its commit and run `dvc repro`, which writes it anew"
         ) from error
     return found
 

@@ -17,6 +17,7 @@ import yaml
 
 from arithmetic import bundle
 from arithmetic.checksum import md5
+from arithmetic.gate import read_certificate
 from registry import reads
 from registry.errors import StaleWorkspace
 from registry.flat import flatten
@@ -36,7 +37,8 @@ class Workspace:
     Attributes:
         root: the folder of dvc.lock.
         stages: what dvc.lock says of each stage but `record`: params, deps, outs.
-        params: all of params.yaml, `train.seed` and so on; those that stages used are as used.
+        params: what the stages used of params.yaml, `train.seed` and so on; the gate's are not the
+            run's, and may change while its run is still being recorded.
         outs: path to MD5 of every file (or folder) that a stage wrote.
         bundle_sha256: the model.
     """
@@ -77,7 +79,8 @@ def read(root: Path) -> Workspace:
 
     Raises:
         StaleWorkspace: there is no dvc.lock, a file is missing or differs from it, params.yaml or
-            the code was edited since, or a stage read something else than dvc.lock says.
+            the code was edited since, a stage read something else than dvc.lock says, or the
+            evaluation is of another bundle.
         BrokenBundle: the bundle is incomplete.
     """
     stages, present = stages_in(root), flatten(_yaml(root / "params.yaml"))
@@ -93,25 +96,37 @@ def read(root: Path) -> Workspace:
             check_file(root, path, expected)
     for stage in stages.values():
         for path, expected in stage["deps"].items():
-            if (root / path).exists():  # data need not be here to record what came of it
-                check_file(root, path, expected)
+            check_file(root, path, expected)
     reads.check(root / READS, stages)
-    return parse(root)
+    found = parse(root)
+    check_evaluation(found)
+    return found
 
 
 def parse(root: Path) -> Workspace:
-    """What dvc.lock and params.yaml say, no file being checked but those of the bundle.
+    """What dvc.lock says, no file being checked but those of the bundle.
 
     Raises:
         StaleWorkspace: one of them cannot be read, or an evaluation is missing.
         BrokenBundle: the bundle is incomplete.
     """
-    stages, params = stages_in(root), flatten(_yaml(root / "params.yaml"))
+    stages = stages_in(root)
+    params = {key: value for stage in stages.values() for key, value in stage["params"].items()}
     outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
     for path in ("metrics/evaluation.json", "metrics/history.csv"):
         if not (root / path).is_file():
             raise StaleWorkspace(f"{path} is missing; run `dvc repro`")
     return Workspace(root, stages, params, outs, bundle.digest(root / "bundle"))
+
+
+def check_evaluation(found: Workspace) -> None:
+    """Raise StaleWorkspace unless metrics/evaluation.json speaks of the bundle."""
+    judged = read_certificate(found.evaluation()).bundle_sha256
+    if judged != found.bundle_sha256:
+        raise StaleWorkspace(
+            f"metrics/evaluation.json is of bundle {judged[:12]}, and bundle/ is "
+            f"{found.bundle_sha256[:12]}; run `dvc repro --force evaluate`"
+        )
 
 
 def locked_stages(lock: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -131,9 +146,7 @@ def locked_stages(lock: dict[str, Any]) -> dict[str, dict[str, Any]]:
             if name != RECORDING_STAGE
         }
     except (AttributeError, KeyError, TypeError) as error:
-        raise StaleWorkspace(
-            f"dvc.lock is not as DVC writes it ({error!r}); restore it with git"
-        ) from error
+        raise StaleWorkspace("dvc.lock is not as DVC writes it; restore it with git") from error
 
 
 def stages_in(root: Path) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,6 @@ import json
 import urllib.request
 from typing import Any
 
-QUESTION = "951+11="
 TIMEOUT_SECONDS = 10.0
 
 
@@ -13,6 +12,13 @@ def get(url: str, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:
     with urllib.request.urlopen(url, timeout=timeout) as response:
         result: dict[str, Any] = json.load(response)
     return result
+
+
+def question_for(health: dict[str, Any]) -> str:
+    """951+11=, or the nearest to it in the domain that a service's /health names."""
+    operations, largest = health["operations"], int(health["max_operand"])
+    operation = "+" if "+" in operations else operations[0]
+    return f"{min(951, largest)}{operation}{min(11, largest)}="
 
 
 def ask(address: str, equation: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from arithmetic.errors import Problem, reported
 from registry import ALIAS, MODEL, store
 from registry.promote import production
 from scripts import containers
-from scripts.client import QUESTION, ask
+from scripts.client import ask, question_for
 from scripts.containers import HOST_NAME, IMAGE, ROOT
 from scripts.tracking_server import free_port, tracking_server
 
@@ -72,9 +72,10 @@ def demonstrate() -> None:
         with containers.container(IMAGE, arguments) as identity:
             url = f"http://127.0.0.1:{port}"
             health = containers.wait_until_ready(identity, url)
-            answer = ask(url, QUESTION)
+            asked = question_for(health)
+            answer = ask(url, asked)
     print(
-        f"docker: version {health['model_version']} answered {QUESTION}"
+        f"docker: version {health['model_version']} answered {asked}"
         f"{answer['predicted_answer']} in {answer['latency_ms']} ms\n"
     )
     print(how_to_keep_one(address))

@@ -77,13 +77,16 @@ def collect(root: Path, name: str, really: bool) -> None:
 
 
 def old_checkpoints(root: Path, now: float) -> list[Path]:
-    """Files of trainings that nobody has touched for CHECKPOINT_DAYS, and that none holds."""
+    """Files of trainings that nobody has touched for CHECKPOINT_DAYS, and that none holds.
+
+    Checkpoints, what killed trainers left half written, and locks of finished ones.
+    """
     found = []
     for name in PROJECTS:
-        for path in sorted((root / name / ".checkpoints").glob("*.safetensors")):
-            lock = path.with_suffix(".lock")
+        for path in sorted((root / name / ".checkpoints").glob("*.*")):
+            lock = path.with_name(f"{path.name.partition('.')[0]}.lock")
             if now - path.stat().st_mtime > CHECKPOINT_DAYS * 86_400 and not held(lock):
-                found += [path, *([lock] if lock.exists() else [])]
+                found.append(path)
     return found
 
 

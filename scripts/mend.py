@@ -9,6 +9,7 @@ holds nothing that `dvc repro` does not make again, in the same bytes.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import time
@@ -42,15 +43,21 @@ def _mend(root: Path, path: Path) -> str:
     name = path.relative_to(root)
     if path.name != "dvc.lock":
         path.rmdir() if path.is_dir() else path.unlink()
-        return f"removed {name}, which a killed DVC had left empty"
+        return f"removed {name}, which a killed DVC had left empty or half written"
     # Whatever is in it is kept, in case that it was not DVC who broke it.
     (root / ASIDE).parent.mkdir(parents=True, exist_ok=True)
-    path.rename(root / ASIDE)
+    aside = next(
+        place
+        for number in itertools.count()
+        if not (place := root / (f"{ASIDE}.{number}" if number else ASIDE)).exists()
+    )
+    path.rename(aside)
     back = subprocess.run(
         ["git", "checkout", "--quiet", "--", "dvc.lock"], cwd=root, capture_output=True, check=False
     )
     now = "git's is back in its place" if back.returncode == 0 else "`dvc repro` makes another"
-    return f"moved {name}, which a killed DVC had left half written, to {ASIDE}; {now}"
+    kept = aside.relative_to(root)
+    return f"moved {name}, which a killed DVC had left half written, to {kept}; {now}"
 
 
 def _broken(root: Path) -> list[Path]:
@@ -80,6 +87,8 @@ def _is_whole(lock: Path) -> bool:
         text = lock.read_text(encoding="utf-8")
     except FileNotFoundError:
         return True
+    except UnicodeDecodeError:
+        return False
     if "<<<<<<<" in text:  # a person has to decide
         return True
     try:
@@ -95,10 +104,11 @@ def _is_whole(lock: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Remove what a killed DVC left unusable.")
-    parser.add_argument("root", nargs="?", type=Path, default=Path(), help="of a DVC project")
+    parser.add_argument("roots", nargs="*", type=Path, default=[Path()], help="of DVC projects")
     with reported():
-        for sentence in mended(parser.parse_args().root):
-            print(f"mend: {sentence}")
+        for root in parser.parse_args().roots:
+            for sentence in mended(root):
+                print(f"mend: {sentence}" + (f" (in {root})" if root != Path() else ""))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from registry.errors import PromotionRefused
 from registry.promote import production, promote
 from registry.record import version_of
 from registry.versions import numbers
-from scripts.client import QUESTION, ask, get
+from scripts.client import ask, get, question_for
 from scripts.mend import mended
 from scripts.service import service
 from scripts.tracking_server import free_port, tracking_server, usual_port
@@ -107,7 +107,8 @@ def walk(root: Path) -> None:
 def question(root: Path, tracking_uri: str, log: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Start the service, ask it what it serves and one equation, end it."""
     with service(root, tracking_uri, free_port("127.0.0.1"), log) as address:
-        return get(f"{address}/health"), ask(address, QUESTION)
+        health = get(f"{address}/health")
+        return health, ask(address, question_for(health))
 
 
 def main() -> None:

@@ -9,8 +9,10 @@ a large smallest margin means that no rounding of another engine can change an a
 Work is cut into shards of constant size, so the result does not depend on the number of cores.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,11 +24,12 @@ from arithmetic import layouts
 from arithmetic.config import load_config
 from arithmetic.decoding import BeamDecoder, GreedyDecoder
 from arithmetic.engine import Engine
+from arithmetic.errors import Problem
+from stages import stop_if_orphaned
 from stages.torch_setup import single_threaded
 from stages.weights import load_model
 
 SHARD = 20_000
-# Sized so that the activations of a batch stay in a core's cache.
 BATCH_TOKENS = 18_000
 DECODED_BATCH = 500
 
@@ -125,6 +128,7 @@ _prover: Prover | None = None  # one a worker process, made by its initializer
 
 def _start(bundle: Path) -> None:
     global _prover
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to tell of
     _prover = Prover(bundle)
 
 
@@ -153,10 +157,23 @@ class Provers:
     def run(
         self, method: str, equations: Equations, size: int = SHARD, arguments: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """`margins`, `decode`, `beam` or `graph` of `Prover` over all equations, in their order."""
+        """`margins`, `decode`, `beam` or `graph` of `Prover` over all equations, in their order.
+
+        Raises:
+            Problem: the stage is an orphan, or one of its processes was ended.
+        """
         shards = list(equations.split(size))
         if not shards:
             return np.empty(0)
         count = len(shards)
-        results = self._pool.map(_work, [method] * count, shards, [arguments] * count)
-        return np.concatenate(list(results))
+        results = []
+        try:
+            for part in self._pool.map(_work, [method] * count, shards, [arguments] * count):
+                stop_if_orphaned()
+                results.append(part)
+        except BrokenProcessPool as error:
+            raise Problem(
+                "a process of the evaluation was ended from outside, perhaps for want of memory; "
+                "run `dvc repro` again"
+            ) from error
+        return np.concatenate(results)

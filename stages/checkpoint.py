@@ -18,15 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import arithmetic
+import stages
 from arithmetic.errors import Problem
 
 FOLDER = Path(".checkpoints")
-LOCK_SECONDS = 20.0  # an orphan of a killed `dvc` notices within a step and lets go
+LOCK_SECONDS = 20.0  # an orphan of a killed `dvc` notices at its next step and lets go
 
 
 @dataclass(frozen=True)
@@ -38,25 +41,41 @@ class Checkpoint:
 
 
 def key(params: Any, data: list[Tensor]) -> str:
-    """Digest of all that decides a training: params, data, the code loaded so far, torch."""
+    """Digest of all that decides a training: params, data, the code loaded so far, versions."""
     digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode())
     for tensor in data:
         digest.update(repr(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
-    for name, module in sorted(sys.modules.items()):
-        source = getattr(module, "__file__", None)
-        if name.split(".")[0] in ("stages", "arithmetic") and source:
-            digest.update(name.encode() + Path(source).read_bytes())
-    digest.update(torch.__version__.encode())
+    # By files: the module that runs as `python -m stages.train` is called __main__.
+    packages = [Path(str(package.__file__)).parent for package in (arithmetic, stages)]
+    loaded = {Path(getattr(module, "__file__", None) or "") for module in sys.modules.values()}
+    for source in sorted(path for path in loaded if path.parent in packages):
+        digest.update(f"{source.parent.name}/{source.name}".encode() + source.read_bytes())
+    digest.update(f"torch {torch.__version__} numpy {np.__version__}".encode())
     return digest.hexdigest()[:32]
 
 
 def save(name: str, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint of this key, all or nothing."""
+    """Replace the checkpoint of this key, all or nothing; raises Problem if there is no room."""
+    FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.safetensors"
     draft = path.with_suffix(f".{os.getpid()}.draft")
     tensors = {key: tensor.contiguous() for key, tensor in checkpoint.tensors.items()}
-    save_file(tensors, draft, metadata={"state": json.dumps(checkpoint.state)})
+    write_tensors(tensors, draft, {"state": json.dumps(checkpoint.state)})
     os.replace(draft, path)
+
+
+def write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """A safetensors file; without metadata its bytes are a function of the tensors alone.
+
+    Raises:
+        Problem: it cannot be written, for example for want of room.
+    """
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise Problem(f"{path} cannot be written ({error}); make room and repeat") from error
 
 
 def load(name: str) -> Checkpoint | None:

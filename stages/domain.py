@@ -5,7 +5,7 @@ A domain of up to 10 million equations is listed. Of a larger one are certified
     edge cases    every pair of edge numbers (0, the largest operand, d * 10^k, 10^k - 1, 10^k + 1,
                   repeated digits); equal and neighbouring operands; of + and -, chains of carries
                   or borrows of every length from every place, with random digits around them
-    random        uniformly drawn equations, which bound the error rate of the whole domain
+    random        uniformly drawn of all the others, whose error rate they bound
 """
 
 from dataclasses import dataclass

@@ -12,8 +12,7 @@ checked in every run. The test split is decoded in full.
 
 import argparse
 import json
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,110 +21,24 @@ import pandas as pd
 
 from arithmetic import bundle, layouts
 from arithmetic.config import load_config
-from arithmetic.errors import InvalidParams, reported
-from arithmetic.grammar import OPERATIONS, Grammar, answer_length, first_number, render
-from arithmetic.judging import judge
+from arithmetic.errors import reported
+from arithmetic.grammar import Grammar
 from stages.certify import Equations, Provers
 from stages.domain import CONFIDENCE, Chosen, chosen, error_rate_bound
 from stages.params import Evaluate, load
 from stages.reads import noted
+from stages.splits import read_split
+from stages.tally import Tally, counts, exact_answers, judge_all
 from stages.timing import timed
 from stages.torch_setup import cores
 
-FAILURES_LISTED = 100
 DECODED = 5_000  # equations of a task of real decoding
 
 
-@dataclass
-class Tally:
-    """Counts over a set of equations; a group's exact match is 1 - errors / equations."""
-
-    equations: Counter[tuple[str, int]] = field(default_factory=Counter)  # by operation, length
-    errors: Counter[tuple[str, int]] = field(default_factory=Counter)
-    hallucinations: int = 0
-    infinite_generation: int = 0
-    out_of_range: int = 0
-    failures: list[dict[str, str]] = field(default_factory=list)
-
-    def add(self, operation: str, lengths: np.ndarray) -> None:
-        """Equations by their answers' lengths [N]."""
-        for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
-            self.equations[operation, int(length)] += int(count)
-
-    def judge(
-        self, equations: Equations, generated: np.ndarray, expected: list[str], grammar: Grammar
-    ) -> np.ndarray:
-        """Compare decoded answers with the exact ones; which are wrong: [N] bool."""
-        operation = equations.operation
-        wrong = np.zeros(len(equations), bool)
-        for row, right in enumerate(expected):
-            answer = layouts.read_answer(operation, generated[row], grammar.digits)
-            verdict = judge(answer, right, operation, grammar)
-            self.hallucinations += verdict.hallucination
-            self.infinite_generation += verdict.infinite_generation
-            self.out_of_range += verdict.out_of_range
-            if not verdict.wrong:
-                continue
-            wrong[row] = True
-            self.errors[operation, len(str(abs(first_number(right))))] += 1
-            if len(self.failures) < FAILURES_LISTED:
-                a, b = equations.operand_1[row], equations.operand_2[row]
-                asked = f"{a}{operation}{b}="
-                self.failures.append({"equation": asked, "expected": right, "answer": answer.text})
-        return wrong
-
-    def report(self) -> dict[str, Any]:
-        """The counts as they stand in evaluation.json."""
-        by_operation: dict[str, Counter[str]] = {}
-        by_length: dict[str, Counter[str]] = {}
-        for (operation, length), count in sorted(self.equations.items()):
-            wrong = self.errors[operation, length]
-            for group in (
-                by_operation.setdefault(operation, Counter()),
-                by_length.setdefault(str(length), Counter()),
-            ):
-                group.update(equations=count, errors=wrong)
-        return {
-            **counts(self.equations.total(), self.errors.total()),
-            "hallucinations": self.hallucinations,
-            "infinite_generation": self.infinite_generation,
-            "out_of_range": self.out_of_range,
-            "by_operation": {key: counts(**by_operation[key]) for key in sorted(by_operation)},
-            "by_answer_length": {key: counts(**by_length[key]) for key in sorted(by_length)},
-        }
-
-
-def counts(equations: int, errors: int) -> dict[str, Any]:
-    """Exact match is rounded to eight places: one error in the domain shows, noise does not."""
-    exact = round(1 - errors / equations, 8) if equations else None
-    return {"exact_match": exact, "errors": errors, "equations": equations}
-
-
-def exact_answers(equations: Equations) -> tuple[list[str], np.ndarray]:
-    """Exact answers as text, and their lengths [N]."""
-    numbers = OPERATIONS[equations.operation].compute(equations.operand_1, equations.operand_2)
-    texts = [render(row) for row in zip(*(n.tolist() for n in numbers), strict=True)]
-    return texts, answer_length(numbers[0])
-
-
 def read_equations(path: Path, grammar: Grammar) -> list[Equations]:
-    """A CSV's equations by operation; raises InvalidParams if it is not data of this domain."""
-    try:
-        data = pd.read_csv(path, usecols=["operand_1", "operation", "operand_2"])
-    except (OSError, ValueError) as error:
-        raise InvalidParams(f"{path} is not data of `generate` ({error}); run dvc repro") from error
-    if data[["operand_1", "operand_2"]].to_numpy().max() > grammar.max_operand or not set(
-        data["operation"]
-    ) <= set(grammar.operations):
-        raise InvalidParams(f"{path} holds equations outside the bundle's grammar; run dvc repro")
-    return [
-        Equations(
-            str(operation),
-            rows["operand_1"].to_numpy(np.int64),
-            rows["operand_2"].to_numpy(np.int64),
-        )
-        for operation, rows in data.groupby("operation", sort=True)
-    ]
+    """A CSV's equations by operation, those that it has; raises InvalidParams as `read_split`."""
+    split = read_split(path, grammar)
+    return [Equations(name, *split[name]) for name in sorted(split) if len(split[name][0])]
 
 
 @dataclass
@@ -254,16 +167,6 @@ def checked(
     return generated
 
 
-def judge_all(
-    tally: Tally, equations: list[Equations], generated: list[np.ndarray], grammar: Grammar
-) -> None:
-    """Count some decoded equations."""
-    for part, rows in zip(equations, generated, strict=True):
-        expected, lengths = exact_answers(part)
-        tally.add(part.operation, lengths)
-        tally.judge(part, rows, expected, grammar)
-
-
 def compared(
     test: list[Equations],
     greedy: list[np.ndarray],
@@ -305,7 +208,7 @@ def picked(
     Every one that fails the pass, those of smallest margin, and a random sample of the domain.
     """
     joined = np.concatenate(list(margins.values()))
-    chosen = joined <= 0
+    chosen = ~(joined > 0)  # a margin that is no number proves nothing either
     chosen[np.argsort(joined, kind="stable")[: params.lowest_margins]] = True
     chosen[rng.choice(len(joined), min(params.random_sample, len(joined)), replace=False)] = True
     ends = np.cumsum([len(part) for part in margins.values()])[:-1]
@@ -336,7 +239,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with reported(), timed("evaluate", arguments.metrics):
         params = load(arguments.params)
-        with noted("evaluate", params, arguments.reads):
+        with noted("evaluate", params, arguments.reads) as check:
             grammar = load_config(arguments.bundle).grammar
             result = evaluate(
                 arguments.bundle,
@@ -344,6 +247,7 @@ def main() -> None:
                 read_equations(arguments.train, grammar),
                 params.evaluate,
             )
+            check()
             write(result, arguments)
         print(
             f"evaluate: {result['errors']:,} errors in {result['equations']:,} equations, "

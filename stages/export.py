@@ -6,8 +6,8 @@ Writes  decoders/: for each operation a graph with prompt ids [B, P] in and gene
         with beam search, whose second input has the beam's width as its length.
 
 The graphs are traced from the very lines that evaluation decodes with, then made small and quick
-(`stages.graphs`). torch's TorchScript exporter is used on purpose: 0.3 s, and a smaller and faster
-graph than the dynamo exporter's (6-8 s).
+(`stages.graphs`). torch's TorchScript exporter is used on purpose: it takes less time than the
+dynamo exporter and its graph is smaller (docs/decisions.md).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from stages.timing import timed
 from stages.torch_setup import single_threaded
 from stages.weights import load_model
 
-# The file format of the releases that brought opsets 14-20; newer ones hold nothing that we use.
+# The file format that came with opset 15; newer ones hold nothing that we use.
 IR_VERSION = 8
 
 
@@ -92,12 +92,15 @@ def main() -> None:
     parser.add_argument("--reads", type=Path, help="where to note what was read")
     arguments = parser.parse_args()
     folder: Path = arguments.bundle
-    with reported(), timed("export", folder / bundle.WEIGHTS):
+    # What was read tells one export from another, and is of the stage's own making.
+    with reported(), timed("export", arguments.reads or folder / bundle.WEIGHTS):
         single_threaded()
         params = load(arguments.params)
-        with noted("export", params, arguments.reads):
+        with noted("export", params, arguments.reads) as check:
+            graphs = export(folder, params.export.opset)
+            check()
             (folder / bundle.DECODERS).mkdir(exist_ok=True)
-            for name, graph in export(folder, params.export.opset).items():
+            for name, graph in graphs.items():
                 path = folder / name
                 path.write_bytes(graph)
                 print(f"{path}: {len(graph):,} bytes")

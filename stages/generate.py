@@ -206,9 +206,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with reported(), timed("generate", arguments.train):
         params = load(arguments.params)
-        with noted("generate", params, arguments.reads):
+        with noted("generate", params, arguments.reads) as check:
             hard = read_hard_cases(arguments.hard_cases) if arguments.hard_cases else []
-            write(generate(params.generate, hard), arguments)
+            splits = generate(params.generate, hard)
+            check()
+            write(splits, arguments)
 
 
 if __name__ == "__main__":

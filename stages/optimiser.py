@@ -1,12 +1,12 @@
 """The optimiser: Muon for the matrices inside the blocks, AdamW for everything else.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces each matrix's
-momentum by the nearest orthogonal matrix, found by a Newton-Schulz iteration. It is what makes a
-run take seconds: at equal steps it left 8 validation errors where AdamW alone left 1,709.
+momentum by the nearest orthogonal matrix, found by a Newton-Schulz iteration. It needs fewer steps
+than AdamW alone (docs/decisions.md).
 
 `torch.optim.Muon` exists, but works matrix by matrix in bfloat16. Here all matrices of one shape go
-through the iteration as one batch in float32, which costs a sixth and is byte-identical on every
-CPU tried (docs/reproducibility.md).
+through the iteration as one batch in float32, which costs less and is byte-identical on every CPU
+tried (docs/reproducibility.md).
 """
 
 from collections import defaultdict

@@ -6,7 +6,7 @@ it began, refuses to end where that has changed, and recording compares the note
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,39 @@ import yaml
 
 from arithmetic.checksum import md5
 from arithmetic.errors import InvalidParams, Problem
+from stages import stop_if_orphaned
 from stages.params import Params
 
 
 @contextmanager
-def noted(stage: str, params: Params, to: Path | None) -> Iterator[None]:
+def noted(stage: str, params: Params, to: Path | None) -> Iterator[Callable[[], None]]:
     """Around a stage's work: write what it reads to `to`, as JSON; nothing if that is None.
+
+    Gives a check to call before anything is written, which raises Problem where the outputs would
+    belong to nothing: an input was changed, or the stage is an orphan, and another `dvc repro` may
+    have written its own. At the end it is called once more.
 
     Raises:
         InvalidParams: dvc.yaml does not describe the stage, or a file that it lists is missing.
-        Problem: a file that the stage reads was changed meanwhile.
+        Problem: as the check.
     """
     if to is None:
-        yield
+        yield stop_if_orphaned
         return
     listed, keys = _described(stage)
     before = _digests(listed)
-    yield
-    for path, digest in _digests(listed).items():
-        if digest != before[path]:
-            raise Problem(
-                f"{path} was changed while {stage} ran, so what it made belongs to neither; "
-                "run `dvc repro` again"
-            )
+
+    def check() -> None:
+        stop_if_orphaned()
+        for path, digest in _digests(listed).items():
+            if digest != before[path]:
+                raise Problem(
+                    f"{path} was changed while {stage} ran, so what it made belongs to neither; "
+                    "run `dvc repro` again"
+                )
+
+    yield check
+    check()
     # Lists, as `dvc metrics show` would make a column of every key of a mapping.
     content = {
         "params": [{"key": key, "value": _value(params.model_dump(), key)} for key in keys],
@@ -54,7 +64,7 @@ def _described(stage: str) -> tuple[list[str], list[str]]:
         return sorted(entry["deps"]), sorted(entry["params"])
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InvalidParams(
-            f"dvc.yaml does not describe the stage {stage} ({error}); run it by `dvc repro` in "
+            f"dvc.yaml does not describe the stage {stage}; run it by `dvc repro` in "
             "the project's folder, or without --reads"
         ) from error
 

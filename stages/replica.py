@@ -4,6 +4,7 @@ Every process has the same replica and applies the same updates. Which equations
 function of the seed and the step alone, so there is no generator whose state would have to be kept.
 """
 
+import signal
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -146,11 +147,12 @@ def follow(exchange: Exchange, arguments: Arguments, name: str, start: int) -> N
         name: key of the checkpoint to start from, if `start` is not 0.
         start: steps done already.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first one's to tell of
     single_threaded()
     replica = Replica(*arguments)
     if start:
         found = checkpoint.load(name)
-        assert found is not None  # the first process has just read it and waits for this one
+        assert found is not None  # the first process has read it, and its next step waits for us
         replica.restore(found.tensors)
     try:
         for step in range(start, replica.schedule.steps):

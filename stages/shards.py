@@ -25,7 +25,7 @@ class Exchange:
     the others instead of leaving them to wait.
 
     Args:
-        shards, size: shards of a batch; elements of each.
+        buffers: shared memory, [2, shards, elements of a shard].
         rank, processes: this process, of how many.
         pipes: to every other process.
     """
@@ -33,7 +33,7 @@ class Exchange:
     def __init__(
         self, buffers: Tensor, rank: int = 0, processes: int = 1, pipes: tuple[Connection, ...] = ()
     ):
-        self.buffers = buffers  # [2, shards, size], shared
+        self.buffers = buffers
         self.rank, self.processes, self.pipes = rank, processes, pipes
 
     def total(self, step: int, gradients: ShardGradients) -> Tensor:

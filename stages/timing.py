@@ -23,6 +23,8 @@ def timed(stage: str, output: Path) -> Iterator[None]:
     seconds = round(time.perf_counter() - started, 1)
     try:
         times = json.loads(TIMES.read_bytes())
+        if not isinstance(times, dict):
+            raise ValueError("no object")
     except (FileNotFoundError, ValueError):
         times = {}
     sha256 = hashlib.sha256(output.read_bytes()).hexdigest()

@@ -23,11 +23,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-_PARENT = os.getppid()
-
-
-def parent_has_gone() -> bool:
-    """Whether this runs a DVC stage whose `dvc` was killed: DVC leaves its child at work."""
-    return "DVC_STAGE" in os.environ and os.getppid() != _PARENT

@@ -12,14 +12,13 @@ last checkpoint (`stages.checkpoint`) and ends in the same bytes.
 import argparse
 import csv
 import json
+import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from arithmetic import layouts
@@ -27,14 +26,15 @@ from arithmetic.config import BundleConfig, ModelConfig, write_config
 from arithmetic.errors import InvalidParams, Problem, reported
 from arithmetic.grammar import Grammar
 from arithmetic.tokenizer import VOCABULARY_SIZE
-from stages import checkpoint
+from stages import checkpoint, stop_if_orphaned
 from stages.checkpoint import Checkpoint
 from stages.params import Params, Train, load
 from stages.reads import noted
 from stages.replica import Replica, Validation, follow
 from stages.shards import Exchange, single, with_peers
+from stages.splits import read_split
 from stages.timing import timed
-from stages.torch_setup import cores, parent_has_gone, single_threaded
+from stages.torch_setup import cores, single_threaded
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class Row:
 
 @dataclass
 class Progress:
-    """What a training knows besides its replica; all of it goes into the checkpoint.
+    """What a training knows besides its replica; all but `losses` goes into the checkpoint.
 
     Attributes:
         step: steps done.
         history: one row a validation.
         best: index in the history of the smallest validation loss.
         weights: the model's parameters there.
-        losses: sum of the training losses since the last validation.
+        losses: sum of the training losses since the last validation; 0 where one is written.
     """
 
     step: int = 0
@@ -78,20 +78,16 @@ def read_sequences(path: Path, grammar: Grammar) -> list[Tensor]:
     """A CSV's equations in the model's format, per operation of the grammar: [N, T] uint8 each.
 
     Raises:
-        InvalidParams: the file is missing, or is not data of `generate` for this domain.
+        InvalidParams: as `read_split`, or an operation has no equations.
     """
-    try:
-        data = pd.read_csv(path, usecols=["operand_1", "operation", "operand_2"])
-        parts = []
-        for operation in grammar.operations:
-            rows = data[data["operation"] == operation]
-            a, b = (rows[name].to_numpy(np.int64) for name in ("operand_1", "operand_2"))
-            parts.append(layouts.sequences(operation, a, b, grammar.digits))
-    except (OSError, ValueError) as error:
-        raise InvalidParams(f"{path} is not data of `generate` ({error}); run dvc repro") from error
-    if sum(map(len, parts)) != len(data) or not all(map(len, parts)):
-        raise InvalidParams(f"{path} is not data of the operations in params.yaml; run dvc repro")
-    return [torch.from_numpy(part) for part in parts]
+    split = read_split(path, grammar)
+    for operation, (a, _) in split.items():
+        if not len(a):
+            raise InvalidParams(f"{path} has no equation with {operation}; run dvc repro")
+    return [
+        torch.from_numpy(layouts.sequences(operation, a, b, grammar.digits))
+        for operation, (a, b) in split.items()
+    ]
 
 
 def train(
@@ -104,33 +100,54 @@ def train(
         data, validation: sequences per operation, [N, T] uint8.
 
     Raises:
-        Problem: another trainer is at work on the same, or a process of this one was ended.
+        InvalidParams: an operation has fewer equations than a batch.
+        Problem: the loss is no number any more, there is no room for a checkpoint, the stage is an
+            orphan, or a process of the training was ended.
     """
-    name = checkpoint.key([asdict(shape), params.model_dump(), prompt], [*data, *validation])
-    with checkpoint.alone(name):
-        replica = Replica(shape, params, prompt, data)
-        progress = _resumed(name, replica)
-        say(f"train: {replica.model.parameter_count():,} parameters, {params.steps:,} steps")
-        if progress.step:
-            say(f"train: going on from step {progress.step:,}")
-        exchange = _exchange(replica, params, name, progress.step)
-        try:
-            while not _finished(progress, params):
-                if parent_has_gone():
-                    raise Problem("dvc is gone, so the training stops; `dvc repro` goes on with it")
-                _advance(replica, exchange, progress)
-                if progress.step % params.validate_every and not _phase_ends(replica, progress):
-                    continue
-                _validate(replica, progress, validation)
-                checkpoint.save(name, _checkpoint(replica, progress))
-        except (EOFError, ConnectionError) as error:
-            raise Problem(
-                "a process of the training was ended from outside; `dvc repro` goes on from step "
-                f"{progress.history[-1].step if progress.history else 0}"
-            ) from error
-        if progress.step < params.steps:
-            say(f"stopped early: no better validation loss in {progress.since_best} validations")
+    for rows, size in zip(data, params.batch_sizes, strict=True):
+        if len(rows) < size:
+            raise InvalidParams(
+                f"train.batch_sizes has {size}, and an operation has {len(rows)} training "
+                "equations; run dvc repro"
+            )
+    name = name_of(shape, params, prompt, data, validation)
+    replica = Replica(shape, params, prompt, data)
+    progress = _resumed(name, replica)
+    say(f"train: {replica.model.parameter_count():,} parameters, {params.steps:,} steps")
+    if progress.step:
+        say(f"train: going on from step {progress.step:,}")
+    if not _finished(progress, params):  # a finished one was killed before its outputs were written
+        _go_on(replica, progress, params, name, validation)
+    if progress.step < params.steps:
+        say(f"stopped early: no better validation loss in {progress.since_best} validations")
     return progress
+
+
+def name_of(
+    shape: ModelConfig, params: Train, prompt: int, data: list[Tensor], validation: list[Tensor]
+) -> str:
+    """The key of a training's checkpoint; arguments as of `train`."""
+    return checkpoint.key([asdict(shape), params.model_dump(), prompt], [*data, *validation])
+
+
+def _go_on(
+    replica: Replica, progress: Progress, params: Train, name: str, validation: list[Tensor]
+) -> None:
+    """Train from where `progress` is to the end."""
+    exchange = _exchange(replica, params, name, progress.step)
+    try:
+        while not _finished(progress, params):
+            stop_if_orphaned()
+            _advance(replica, exchange, progress)
+            if progress.step % params.validate_every and not _phase_ends(replica, progress):
+                continue
+            _validate(replica, progress, validation)
+            checkpoint.save(name, _checkpoint(replica, progress))
+    except (EOFError, ConnectionError) as error:
+        raise Problem(
+            "a process of the training was ended from outside; `dvc repro` goes on from step "
+            f"{progress.history[-1].step if progress.history else 0}"
+        ) from error
 
 
 def shape_of(params: Params) -> ModelConfig:
@@ -146,11 +163,6 @@ def shape_of(params: Params) -> ModelConfig:
         ),
         **params.model.model_dump(),
     )
-
-
-def forget(shape: ModelConfig, params: Train, prompt: int, data: list[Tensor]) -> None:
-    """Remove the checkpoint of a finished training, once its outputs are written."""
-    checkpoint.remove(checkpoint.key([asdict(shape), params.model_dump(), prompt], data))
 
 
 def _exchange(replica: Replica, params: Train, name: str, step: int) -> Exchange:
@@ -177,6 +189,11 @@ def _advance(replica: Replica, exchange: Exchange, progress: Progress) -> None:
 def _validate(replica: Replica, progress: Progress, data: list[Tensor]) -> None:
     """Add a row to the history, and keep the weights if they are the best so far."""
     measured: Validation = replica.validate(data)
+    if not math.isfinite(measured.loss):
+        raise Problem(
+            f"the validation loss is {measured.loss} after {progress.step} steps: the training "
+            "diverged; lower train.muon_learning_rate or train.adamw_learning_rate"
+        )
     steps = progress.step - (progress.history[-1].step if progress.history else 0)
     factor = replica.schedule.factor(progress.step - 1)
     row = Row(
@@ -237,8 +254,7 @@ def write(progress: Progress, params: Train, config: BundleConfig, paths: Any) -
     for path in (paths.config, paths.weights, paths.history, paths.summary):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_config(paths.config, config)
-    # Without a metadata dict the bytes of a safetensors file are a function of the tensors alone.
-    save_file(progress.weights, paths.weights)
+    checkpoint.write_tensors(progress.weights, paths.weights)
     best = progress.history[progress.best]
     with paths.history.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*asdict(best), "best"], lineterminator="\n")
@@ -273,12 +289,16 @@ def main() -> None:
         params = load(paths.params)
         grammar = params.generate.grammar
         shape, prompt = shape_of(params), layouts.prompt_length(grammar.digits)
-        with noted("train", params, paths.reads):
-            data = read_sequences(paths.train, grammar)
-            validation = read_sequences(paths.validation, grammar)
-            progress = train(shape, params.train, prompt, data, validation)
-            write(progress, params.train, BundleConfig(grammar, shape), paths)
-        forget(shape, params.train, prompt, [*data, *validation])
+        with ExitStack() as held:  # the lock, until the outputs are there and the checkpoint gone
+            with noted("train", params, paths.reads) as check:
+                data = read_sequences(paths.train, grammar)
+                validation = read_sequences(paths.validation, grammar)
+                name = name_of(shape, params.train, prompt, data, validation)
+                held.enter_context(checkpoint.alone(name))
+                progress = train(shape, params.train, prompt, data, validation)
+                check()
+                write(progress, params.train, BundleConfig(grammar, shape), paths)
+            checkpoint.remove(name)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,26 @@ def test_a_missing_file_is_named(tiny_bundle, name):
         bundle.digest(tiny_bundle)
 
 
+MODEL: dict[str, object] = {
+    "vocabulary": 17,
+    "lengths": [9, 9],
+    "d_model": 8,
+    "layers": 1,
+    "heads": 2,
+    "mlp_ratio": 2,
+    "attention": "position",
+}
+
+
+SHAPES_OF_NO_MODEL: list[dict[str, object]] = [
+    {"heads": 0},
+    {"heads": 3},
+    {"d_model": -4},
+    {"lengths": []},
+    {"attention": "foo"},
+]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -46,6 +66,9 @@ def test_a_missing_file_is_named(tiny_bundle, name):
         {"grammar": None},
         {"model": {"d_model": 16}},
         {"model": {"d_model": "wide"}},
+        {"grammar": {"operations": [["+"]], "max_operand": 9}},
+        {"grammar": {"operations": ["+", "+"], "max_operand": 9}},
+        *({"model": MODEL | wrong} for wrong in SHAPES_OF_NO_MODEL),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(tiny_bundle, damage):
@@ -53,6 +76,13 @@ def test_a_config_that_makes_no_sense_is_refused(tiny_bundle, damage):
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
     with pytest.raises(BrokenBundle, match=r"config\.json"):
         load_config(tiny_bundle)
+
+
+def test_the_shape_that_the_damaged_ones_differ_from_is_a_possible_one(tiny_bundle):
+    """Else the test above would see refusals of something else."""
+    path = tiny_bundle / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": MODEL}))
+    assert load_config(tiny_bundle).model.heads == 2
 
 
 def test_a_config_that_is_no_json_is_refused(tiny_bundle):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arithmetic import bundle
+from arithmetic import bundle, layouts
 from arithmetic.config import load_config
 from arithmetic.engine import Engine
 from arithmetic.grammar import Equation, Grammar, solve
@@ -27,7 +27,7 @@ from serving.metrics import Metrics
 from serving.selftest import equations
 from serving.settings import Settings
 from serving.tally import QUESTIONS_KEPT, Tally
-from stages import evaluate
+from stages import tally as judged
 from stages.certify import Equations
 from tests.following_fixtures import EXACT, scrambled
 
@@ -45,10 +45,10 @@ def test_counts_are_those_of_the_evaluation(tmp_path: Path, strength: float) -> 
     for operation in grammar.operations:
         a, b = rng.integers(0, 1000, (2, 500))
         asked = Equations(operation, a, b)
-        prompts = evaluate.layouts.prompts(operation, a, b, 3).astype(np.int64)
+        prompts = layouts.prompts(operation, a, b, 3).astype(np.int64)
         generated = engine.generate(operation, prompts)
-        evaluated = evaluate.Tally()
-        expected, _ = evaluate.exact_answers(asked)
+        evaluated = judged.Tally()
+        expected, _ = judged.exact_answers(asked)
         evaluated.judge(asked, generated, expected, grammar)
         pairs = zip(a.tolist(), b.tolist(), strict=True)
         questions = [Equation(x, operation, y) for x, y in pairs]

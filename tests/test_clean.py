@@ -96,14 +96,20 @@ def test_old_checkpoints_go_unless_a_training_holds_them(tmp_path):
     week_ago = time.time() - (gc.CHECKPOINT_DAYS + 1) * 86_400
     for name in ("old", "held", "new"):
         (folder / f"{name}.safetensors").touch()
+        (folder / f"{name}.4711.draft").touch()
         (folder / f"{name}.lock").touch()
         if name != "new":
-            os.utime(folder / f"{name}.safetensors", (week_ago, week_ago))
-    with (folder / "held.lock").open("a") as file:
+            for path in folder.glob(f"{name}.*"):
+                os.utime(path, (week_ago, week_ago))
+    (folder / "finished.lock").touch()
+    os.utime(folder / "finished.lock", (week_ago, week_ago))
+    with (folder / "held.lock").open("r") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert gc.old_checkpoints(tmp_path, time.time()) == [
-            folder / "old.safetensors",
+            folder / "finished.lock",
+            folder / "old.4711.draft",
             folder / "old.lock",
+            folder / "old.safetensors",
         ]
 
 

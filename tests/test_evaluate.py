@@ -13,11 +13,13 @@ from arithmetic import bundle, layouts
 from arithmetic import grammar as grammar_module
 from arithmetic.config import ModelConfig, load_config
 from arithmetic.decoding import BeamDecoder
+from arithmetic.errors import Problem
 from arithmetic.grammar import Grammar
 from arithmetic.model import Transformer
 from arithmetic.tokenizer import END, IDS
 from stages.certify import Equations, Prover, Provers
-from stages.evaluate import Tally, evaluate, read_equations
+from stages.evaluate import evaluate, picked, read_equations
+from stages.tally import Tally
 from stages.export import export
 from stages.params import validate
 from benchmarks.small import params as small_params
@@ -207,3 +209,22 @@ def test_quotients_are_judged_by_both_numbers():
         report = tally.report()
         assert (report["errors"], report["out_of_range"]) == (errors, 0)
         assert report["by_answer_length"]["2"]["errors"] == errors
+
+
+def test_a_margin_that_is_no_number_is_decoded_and_refused():
+    """NaN compares as false: it must prove nothing, neither here nor at the gate."""
+    margins = {"+": np.full(500, np.nan), "-": np.full(500, 9.0)}
+    few = PARAMS.model_copy(update={"lowest_margins": 1, "random_sample": 1})
+    rows = picked(margins, few, np.random.default_rng(1))
+    assert len(rows["+"]) == 500
+    assert len(rows["-"]) <= 2
+
+
+def test_a_killed_process_of_the_evaluation_is_one_sentence(tiny_bundle):
+    with Provers(tiny_bundle, 1) as provers:
+        equations = whole_domain(tiny_bundle, "+")
+        provers.run("margins", equations)
+        [process] = provers._pool._processes.values()
+        process.kill()
+        with pytest.raises(Problem, match=r"ended from outside.*run `dvc repro`"):
+            provers.run("margins", equations)

@@ -35,7 +35,7 @@ def test_dvc_refuses_an_emptied_rwlock_and_works_once_it_is_removed(workspace):
     assert refused.returncode != 0, "this DVC mends it itself: scripts/mend.py can forget it"
     assert "rwlock" in refused.stderr
     (said,) = mend.mended(workspace)
-    assert said == "removed .dvc/tmp/rwlock, which a killed DVC had left empty"
+    assert said == "removed .dvc/tmp/rwlock, which a killed DVC had left empty or half written"
     assert not path.exists()
     assert repro(workspace).returncode == 0
 
@@ -119,4 +119,5 @@ def test_the_command_says_what_it_removed(tmp_path):
         check=True,
     )
     name = entry.relative_to(tmp_path)
-    assert done.stdout.strip() == f"mend: removed {name}, which a killed DVC had left empty"
+    says = f"removed {name}, which a killed DVC had left empty or half written"
+    assert done.stdout.strip() == f"mend: {says} (in {tmp_path})"

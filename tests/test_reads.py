@@ -1,6 +1,6 @@
 """What a stage read is noted, and an edit while it works is not recorded as its input."""
 
-import stages  # noqa: F401, I001
+import stages  # noqa: I001
 
 import json
 from pathlib import Path
@@ -50,6 +50,28 @@ def test_an_edit_meanwhile_is_refused_by_name(project, name):
     ):
         (project / name).write_text("new")
     assert not note.exists()
+
+
+def test_an_edit_is_refused_before_anything_is_written(project):
+    with noted("export", PARAMS, Path("reads.json")) as check:
+        check()
+        (project / "code.py").write_text("new")
+        with pytest.raises(Problem, match=r"code\.py was changed while export ran"):
+            check()
+        (project / "code.py").write_text("old")
+
+
+def test_an_orphan_writes_nothing(project, monkeypatch):
+    """Another `dvc repro` may have written its own outputs by now."""
+    work = noted("export", PARAMS, Path("reads.json"))
+    check = work.__enter__()
+    monkeypatch.setenv("DVC_STAGE", "export")
+    monkeypatch.setattr(stages, "_PARENT", 1 << 22)
+    with pytest.raises(Problem, match="dvc is gone"):
+        check()
+    with pytest.raises(Problem, match="dvc is gone"):
+        work.__exit__(None, None, None)
+    assert not Path("reads.json").exists()
 
 
 def test_a_stage_that_dvc_does_not_know_is_said_so(project):

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from registry import FILES_TAG, MODEL, deliver, models, owed, record, store, versions
 from registry.errors import Owed, RegistryProblem, StaleWorkspace
+from registry.recording import Recorded
 from scripts import tracking_server
 from tests import registry_fixtures
 
@@ -159,7 +160,8 @@ def test_the_next_recording_delivers_what_is_owed_before_itself(
         record.record_or_keep(root)
     registry_fixtures.with_errors(root, 2)
     (root / "mlflow.db").write_bytes(database)
-    earlier, done = record.record_or_keep(root)
+    earlier: list[Recorded] = []
+    done = record.record_or_keep(root, earlier.append)
     assert [one.version for one in earlier] == [done.version] == ["1"]
     version = MlflowClient(store.default_uri(root)).get_model_version(MODEL, "1")
     assert version.tags["errors"] == "2"

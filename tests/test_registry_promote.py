@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from arithmetic.errors import InvalidParams, RegistryProblem
 from arithmetic.gate import Certificate, Gate, refusals
 from arithmetic.grammar import Grammar
-from registry import ALIAS, MODEL, history, promote, record, store
+from registry import ALIAS, MODEL, history, promote, record, signing, store
 from registry.errors import PromotionRefused, RegistryUnreachable, VersionNotFound
 from registry.history import History
 from tests import registry_fixtures
@@ -83,6 +83,12 @@ def test_a_margin_that_rounding_could_bridge_is_refused_where_one_is_demanded() 
     assert "promote.min_margin is 0.5" in refusal
     assert refusals(certificate(), None, Gate(max_errors=0, min_margin=0.5)) == []
     assert refusals(thin, None, Gate(max_errors=0)) == []
+
+
+def test_a_margin_that_is_no_number_is_refused() -> None:
+    gate = Gate(max_errors=0, min_margin=0.5)
+    [refusal] = refusals(certificate(smallest_margin=float("nan")), None, gate)
+    assert "smallest margin is nan" in refusal
 
 
 def test_the_history_of_production_takes_in_moves_by_hand() -> None:
@@ -172,6 +178,10 @@ def test_the_gate_reads_params(root: Path) -> None:
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(InvalidParams, match="no section `promote`"):
         promote.promote("2", root)
+    (root / "params.yaml").write_bytes(b"promote: \xff")
+    with pytest.raises(InvalidParams, match=r"does not read .*utf-8"):
+        promote.promote("2", root)
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
 
 
 def test_an_override_leaves_its_reason_and_what_it_passed_over(root: Path) -> None:
@@ -338,3 +348,60 @@ def test_a_lost_server_is_one_sentence(root: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RegistryUnreachable, match="start it"):
         promote.promote("1", root)
+
+
+def test_a_user_without_a_name_promotes_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run --user 1234`: there is no such user in /etc/passwd."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(promote.os, "getuid", lambda: 4242)
+    assert promote.promote("1", root).changed
+    assert tags_of(root, "1")["promoted_by"].startswith("uid 4242@")
+
+
+def test_two_promotions_at_once_do_not_lose_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate has compared with a Production that is none any more."""
+    promote.promote("1", root)
+    read = promote.read_history
+
+    def meanwhile(client: MlflowClient) -> History:
+        client.set_registered_model_alias(MODEL, ALIAS, "3")
+        return read(client)
+
+    monkeypatch.setattr(promote, "read_history", meanwhile)
+    with pytest.raises(PromotionRefused, match="from version 1 to 3; look why, and repeat"):
+        promote.promote("2", root)
+    assert promote.production(root) == "3"
+
+
+def test_a_promotion_killed_before_its_notes_is_completed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote.promote("1", root)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promote, "write_history", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote.promote("2", root, reason="first try")
+    assert promote.production(root) == "2"
+    assert not promote.promote("2", root, reason="once more").changed
+    tags = tags_of(root, "2")
+    assert (tags["promoted_reason"], tags["promoted_from"]) == ("once more", "1")
+    assert promote.rollback(root).version == "1"
+
+
+def test_a_rollback_asks_for_the_signature_that_a_promotion_asks_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote.promote("1", root)
+    promote.promote("2", root)
+    _, public = signing.make_keys(tmp_path / "pair")
+    monkeypatch.setenv("TRUSTED_KEY", str(public))
+    with pytest.raises(PromotionRefused, match="did not roll back to version 1: the bundle is not"):
+        promote.rollback(root)
+    assert promote.production(root) == "2"

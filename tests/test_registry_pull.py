@@ -227,6 +227,23 @@ def test_credentials_are_sent_and_their_absence_explained(
     assert seen[0].headers.get("authorization") == header
 
 
+def test_a_password_in_the_address_is_shown_to_nobody(tmp_path: Path) -> None:
+    """What is said here stands in /health, which needs no key."""
+    for transport in (
+        httpx.MockTransport(lambda _: httpx.Response(502, html="<h1>Bad Gateway</h1>")),
+        None,
+    ):
+        with pytest.raises(RegistryUnreachable) as said:
+            pull.pull(f"models:/{MODEL}/1", "http://me:secret@127.0.0.1:9", tmp_path, transport)
+        assert "127.0.0.1" in str(said.value)
+        assert "secret" not in str(said.value)
+
+
+def test_an_address_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RegistryProblem, match=r"127\.0\.0\.1:80:00', which is no address"):
+        pull.pull(f"models:/{MODEL}/1", "http://127.0.0.1:80:00", tmp_path)
+
+
 def test_a_server_error_is_no_missing_version(tmp_path: Path) -> None:
     """A proxy's error page in front of the server is a lost server."""
     broken = httpx.MockTransport(lambda _: httpx.Response(502, html="<h1>Bad Gateway</h1>"))

@@ -1,8 +1,10 @@
 """registry.record: files to one run and one version, however often and however interrupted."""
 
+import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,13 +15,25 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from registry import BUNDLE_TAG, EXPERIMENT, MODEL, models, projection, record, store, workspace
+from registry import (
+    BUNDLE_TAG,
+    EXPERIMENT,
+    MODEL,
+    models,
+    projection,
+    record,
+    signature,
+    signing,
+    store,
+    workspace,
+)
 from registry import versions as versions_module
 from registry.errors import (
     DigestMismatch,
     RegistryProblem,
     RegistryUnreachable,
     StaleWorkspace,
+    shown,
 )
 from tests import registry_fixtures
 
@@ -43,6 +57,10 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def root(pipeline: Path, tmp_path: Path) -> Path:
     return registry_fixtures.fresh(pipeline, tmp_path)
+
+
+def dying(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def client_of(root: Path) -> MlflowClient:
@@ -298,6 +316,147 @@ def test_artifacts_that_were_lost_are_put_back(root: Path) -> None:
     assert record.record(root).restored
 
 
+def test_a_run_whose_dvc_lock_was_lost_can_be_traced_again(root: Path) -> None:
+    """DVC rewrites the entry of `record` in dvc.lock: what is put back has other bytes."""
+    done = record.record(root)
+    [lock] = (root / "mlartifacts").rglob("dvc.lock")
+    lock.unlink()
+    with (root / "dvc.lock").open("a") as file:
+        file.write("# as DVC writes it after the recording\n")
+    assert record.record(root).restored
+    run = client_of(root).get_run(done.run_id)
+    assert run.data.tags["dvc_lock_sha256"] == hashlib.sha256(lock.read_bytes()).hexdigest()
+    assert not record.record(root).restored
+
+
+def test_a_version_is_signed_as_soon_as_a_key_is_configured(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stays so: what is put back without the key would be unsigned, so it is not put back."""
+    record.record(root)
+    private, public = signing.make_keys(tmp_path / "pair")
+    key = signature.load_key(public)
+    monkeypatch.setenv(signing.VARIABLE, str(private))
+    done = record.record(root)
+    assert done.signed
+    assert "signed by SIGNING_KEY now" in str(done)
+    assert not record.record(root).signed
+    [sig] = (root / "mlartifacts").rglob("bundle.sig")
+    signature.verify(sig.with_name("bundle"), sig, key)
+    with store.opened(root) as client:
+        versions_module.check_files(client, client.get_model_version(MODEL, "1"))
+
+    monkeypatch.delenv(signing.VARIABLE)
+    assert not record.record(root).signed
+    sig.unlink()
+    with pytest.raises(RegistryProblem, match=r"bundle\.sig is missing .* set SIGNING_KEY"):
+        record.record(root)
+    monkeypatch.setenv(signing.VARIABLE, str(private))
+    assert record.record(root).restored
+    signature.verify(sig.with_name("bundle"), sig, key)
+
+    other, public = signing.make_keys(tmp_path / "other")
+    monkeypatch.setenv(signing.VARIABLE, str(other))
+    assert record.record(root).signed
+    signature.verify(sig.with_name("bundle"), sig, signature.load_key(public))
+
+
+def test_a_model_left_unsigned_by_an_interrupted_recording_is_signed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record.record(root)
+    client_of(root).delete_model_version(MODEL, "1")
+    private, public = signing.make_keys(tmp_path / "pair")
+    monkeypatch.setenv(signing.VARIABLE, str(private))
+    assert record.record(root).version == "2"
+    [sig] = (root / "mlartifacts").rglob("bundle.sig")
+    signature.verify(sig.with_name("bundle"), sig, signature.load_key(public))
+
+
+def test_an_edited_digest_is_not_taken_for_a_missing_version(root: Path) -> None:
+    record.record(root)
+    client_of(root).set_model_version_tag(MODEL, "1", BUNDLE_TAG, "abc")
+    with pytest.raises(DigestMismatch, match=r"version 1 .* says abc: it was edited"):
+        record.record(root)
+    assert len(versions(root)) == 1
+
+
+@pytest.mark.parametrize("way", ["..", "%2e%2e"])
+def test_files_that_only_seem_to_lie_in_the_store_are_refused(
+    root: Path, tmp_path: Path, way: str
+) -> None:
+    record.record(root)
+    [folder] = (root / "mlartifacts" / "models").glob("*/artifacts")
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    place = f"{(root / 'mlartifacts').as_uri()}/{way}/{way}/elsewhere"
+    with sqlite3.connect(root / "mlflow.db") as database:
+        database.execute("UPDATE logged_models SET artifact_location = ?", (place,))
+    with store.opened(root) as client:
+        version = client.get_model_version(MODEL, "1")
+        with pytest.raises(RegistryProblem, match="outside of the store's own place"):
+            versions_module.check_files(client, version)
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("mysql://x:secret@host/y", "mysql://host/y, which cannot be used here"),
+        ("sqlite:/x", "sqlite:/x, which cannot be used here"),
+        ("xyz://a", "xyz://a answered"),
+    ],
+)
+def test_an_address_that_is_no_store_is_one_sentence(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, says: str
+) -> None:
+    """And a problem of the store, so that the recording is kept."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(RegistryProblem, match=says), store.opened(root) as client:
+        client.search_experiments()
+
+
+def test_options_of_a_database_are_no_part_of_its_name(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db?timeout=10")
+    assert record.record(root).new_version
+    assert (root / "mlartifacts").is_dir()
+
+
+def test_a_folder_in_place_of_the_store_is_named(root: Path) -> None:
+    (root / "mlflow.db").unlink()
+    (root / "mlflow.db").mkdir()
+    with pytest.raises(RegistryUnreachable, match=r"mlflow\.db does not open .* move the file"):
+        record.record(root)
+
+
+def test_a_param_of_the_gate_may_change_while_a_run_is_being_recorded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's params cannot be changed, and the gate's are none of the run's."""
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", dying)
+        with pytest.raises(KeyboardInterrupt):
+            record.record(root)
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["promote"] = {"max_errors": 5}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    done = record.record(root)
+    assert client_of(root).get_run(done.run_id).data.tags["recorded"] == "yes"
+
+
+def test_a_stray_file_in_the_bundle_is_no_part_of_the_version(root: Path) -> None:
+    """It would be signed, and no service takes a signature over other files than the bundle's."""
+    (root / "bundle" / ".DS_Store").write_bytes(b"a file manager's")
+    record.record(root)
+    assert not list((root / "mlartifacts").rglob(".DS_Store"))
+
+
+def test_an_evaluation_of_another_bundle_is_not_recorded(root: Path) -> None:
+    registry_fixtures.evaluated(root, bundle_sha256="0" * 64)
+    with pytest.raises(StaleWorkspace, match=r"evaluation\.json is of bundle 000000000000"):
+        record.record(root)
+
+
 def test_artifacts_that_were_changed_are_refused(root: Path) -> None:
     """Whoever changed them is to be found, and not to be covered up."""
     record.record(root)
@@ -417,4 +576,5 @@ def test_a_store_named_by_a_database_is_the_one_that_is_served(
     assert store.database_to_serve(tmp_path) == "postgresql://u:p@localhost/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert store.database_to_serve(tmp_path) is None
-    assert store.without_password("http://user:secret@host:5000/x") == "http://host:5000/x"
+    assert shown("http://user:secret@host:5000/x") == "http://host:5000/x"
+    assert shown("http://user:p@ss@host:5000/x") == "http://host:5000/x"

@@ -153,3 +153,9 @@ def test_a_key_that_is_none_is_one_sentence(
     with pytest.raises(UnusableKey, match="cannot be written"):
         signing.make_keys(keys[0].with_suffix(""))
     assert keys[0].stat().st_mode & 0o077 == 0, "others can read the private key"
+    keys[0].unlink()
+    with pytest.raises(UnusableKey, match=r"pair\.pub\.pem cannot be written"):
+        signing.make_keys(keys[0].with_suffix(""))
+    assert not keys[0].exists(), "a public key in use has lost its private half"
+    with pytest.raises(UnusableKey, match="names a folder"):
+        signing.make_keys(Path())

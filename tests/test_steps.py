@@ -77,3 +77,14 @@ def test_whatever_the_scratch_says_is_shown_and_not_corrected(text):
     scratch = scratch_of(equation)
     wrong = "".join("7" if character != "7" else "3" for character in scratch)
     assert explain(equation, wrong, 3) != explain(equation, scratch, 3)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_largest_domain_has_names_for_its_places(operation):
+    """params.yaml allows operands of nine digits."""
+    digits = 9
+    equation = Equation(987654321, operation, 123456789)
+    a, b = np.array([equation.operand_1]), np.array([equation.operand_2])
+    generated = layouts.sequences(operation, a, b, digits)[0, layouts.prompt_length(digits) :]
+    scratch = layouts.read_answer(operation, generated.tolist(), digits).scratch
+    assert any("hundred millions" in line for line in explain(equation, scratch, digits))

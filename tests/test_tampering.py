@@ -45,6 +45,7 @@ def test_a_healthy_chain_is_traced_from_the_service_to_the_code(house: tampering
         "run → dvc.lock",
         "dvc.lock → params",
         "dvc.lock → outputs",
+        "outputs → metrics",
         "dvc.lock → data",
         "data → files",
         "commit → dvc.lock",
@@ -67,7 +68,7 @@ def test_the_command_line(house: tampering.House) -> None:
 
     whole = traced()
     assert whole.returncode == 0, whole.stderr
-    assert whole.stdout.splitlines()[-1] == "12 links hold"
+    assert whole.stdout.splitlines()[-1] == "13 links hold"
     other = traced("2")
     assert other.returncode == 1
     assert "serves version 1 with bundle" in other.stderr
@@ -131,6 +132,22 @@ def test_a_rewritten_history_breaks_the_chain(house: tampering.House, tmp_path: 
         head = git(root, "rev-parse", "HEAD").strip()
         client.set_tag(run.info.run_id, "git_commit", head)
     with pytest.raises(BrokenLink, match=r"arithmetic/model\.py of MD5 \w{12}, and commit"):
+        list(trace.trace(root, "2"))
+
+
+def test_what_mlflow_shows_of_a_run_is_what_was_recorded(
+    house: tampering.House, tmp_path: Path
+) -> None:
+    """A metric of its pages, and whether there is such a run at all."""
+    root = tmp_path / "clone"
+    shutil.copytree(house.root, root, symlinks=True)
+    with store.opened(root) as client:
+        run = str(client.get_model_version(MODEL, "2").run_id)
+        client.log_metric(run, "errors", 4711.0, step=1)
+        with pytest.raises(BrokenLink, match=r"outputs → errors: the metric .* is 4711\.0"):
+            list(trace.trace(root, "2"))
+        client.delete_run(run)
+    with pytest.raises(BrokenLink, match="its stage is recorded as active and is deleted"):
         list(trace.trace(root, "2"))
 
 

@@ -6,19 +6,20 @@ import itertools
 import math
 import os
 import shutil
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 import stages.train
-from arithmetic.errors import Problem
+from arithmetic.errors import InvalidParams, Problem
 from stages import checkpoint
 from stages.optimiser import Muon, optimisers, orthogonalised
 from stages.params import Params, validate
 from stages.schedule import Schedule
 from stages.torch_setup import single_threaded
-from stages.replica import Replica
+from stages.replica import Replica, Validation
 from stages.train import Progress, read_sequences, shape_of, train
 from benchmarks.small import params as small_params
 
@@ -177,9 +178,52 @@ def test_a_second_trainer_stops_with_a_clear_word(tmp_path, monkeypatch):
         pass
 
 
-def test_a_checkpoint_s_key_stands_for_params_data_and_code():
+def test_a_checkpoint_s_key_stands_for_params_data_and_code(monkeypatch):
     data = [torch.zeros(2, 3, dtype=torch.uint8)]
     key = checkpoint.key({"seed": 1}, data)
     assert key == checkpoint.key({"seed": 1}, data)
     assert key != checkpoint.key({"seed": 2}, data)
     assert key != checkpoint.key({"seed": 1}, [data[0] + 1])
+    module = sys.modules["stages.train"]
+    monkeypatch.delitem(sys.modules, "stages.train")
+    assert key != checkpoint.key({"seed": 1}, data)
+    # As `python -m stages.train` loads it.
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    assert key == checkpoint.key({"seed": 1}, data)
+
+
+def test_a_finished_training_only_hands_out_its_weights(run, monkeypatch):
+    """Killed before its outputs were written: no peers are started, nothing is trained."""
+    whole = run()
+
+    def none_is_needed(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(stages.train, "_exchange", none_is_needed)
+    again = run()
+    assert again.history == whole.history
+    assert all(torch.equal(again.weights[name], whole.weights[name]) for name in whole.weights)
+
+
+def test_a_training_that_diverges_says_so(run, monkeypatch):
+    """NaN is better than nothing in no comparison, so it would stay the best for ever."""
+    monkeypatch.setattr(Replica, "validate", lambda *_: Validation(math.nan, 0.0, 0.0))
+    with pytest.raises(Problem, match=r"diverged; lower train\.muon_learning_rate"):
+        run()
+
+
+def test_data_smaller_than_a_batch_is_refused(run):
+    with pytest.raises(InvalidParams, match=r"train\.batch_sizes has 5000"):
+        run(batch_sizes=[5000, 16])
+
+
+def test_an_orphan_of_a_killed_dvc_stops(run, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "train")
+    monkeypatch.setattr(stages, "_PARENT", 1 << 22)
+    with pytest.raises(Problem, match="dvc is gone"):
+        run()
+
+
+def test_no_room_for_a_checkpoint_is_one_sentence(tmp_path):
+    with pytest.raises(Problem, match=r"cannot be written .* make room"):
+        checkpoint.write_tensors({"one": torch.zeros(1)}, tmp_path / "missing" / "x.safetensors")
