@@ -68,17 +68,21 @@ def write(path: Path, found: Profile) -> None:
     os.replace(draft, path)
 
 
-def read(content: bytes) -> Profile:
-    """What `write` wrote; raises RegistryProblem if it is something else."""
+def read(content: bytes, grammar: Grammar) -> Profile:
+    """What `write` wrote for this grammar; raises RegistryProblem if it is something else."""
     try:
-        return {
+        found: Profile = {
             str(feature): {str(name): int(count) for name, count in bins.items()}
             for feature, bins in json.loads(content).items()
         }
-    except (ValueError, AttributeError, TypeError) as error:
+        for feature, bins in profile({}, grammar).items():
+            if found[feature].keys() != bins.keys() or min(found[feature].values()) < 0:
+                raise ValueError(f"other bins of {feature}")
+    except (ValueError, AttributeError, TypeError, KeyError, OverflowError) as error:
         raise RegistryProblem(
             f"{ARTIFACT} is no profile of training inputs; record the run again"
         ) from error
+    return found
 
 
 def beside(bundle: Path) -> Path:

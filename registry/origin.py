@@ -38,7 +38,7 @@ class Origin:
         datasets: the fields of an MLflow Dataset, one for each data set.
         requirements: pinned packages.
         code: a folder with `pyfunc_model.py` and the modules of `arithmetic` that it needs.
-        inputs: how the training questions were distributed.
+        inputs: how the training questions were distributed; None if that is not known.
     """
 
     run_name: str
@@ -97,9 +97,12 @@ def _seconds(root: Path) -> dict[str, float]:
         return {}  # only times, and `stages.timing` starts a damaged file anew as well
 
 
-def _inputs(found: Workspace) -> Profile:
-    """The distribution of the training questions."""
-    data = pd.read_csv(found.root / "data" / "train.csv")
+def _inputs(found: Workspace) -> Profile | None:
+    """The distribution of the training questions; None where the data are not here."""
+    training = found.root / "data" / "train.csv"
+    if not training.is_file():
+        return None
+    data = pd.read_csv(training)
     questions = {
         str(operation): (
             rows["operand_1"].to_numpy(np.int64),

@@ -51,7 +51,7 @@ def fill(client: "MlflowClient", run: "Run", found: Workspace, origin: Origin) -
 
 def _log_inputs(client: "MlflowClient", run_id: str, origin: Origin) -> None:
     """How the training questions were distributed: what a service compares its inputs with."""
-    if origin.inputs is None:  # kept by an earlier program; the service says what it compares with
+    if origin.inputs is None:  # recorded without the data: the service says what it compares with
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / Path(inputs.ARTIFACT).name

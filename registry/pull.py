@@ -158,15 +158,23 @@ def connect(
     `credentials` are user, password and token, in place of those of the environment.
     Making one reads all certificate authorities, so who asks often keeps it.
     """
-    if not re.match(r"https?://[^/]", tracking_uri):
+    if not re.match(r"https?://[^/]", tracking_uri, re.IGNORECASE):
         raise RegistryProblem(
             "the service needs an MLflow server and MLFLOW_TRACKING_URI is "
             f"{shown(tracking_uri)!r}; give it an http:// address (`make serve` starts a server "
             "over the local store)"
         )
     names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-    user, password, token = credentials or [os.environ.get(name, "") for name in names]
+    given = credentials or [os.environ.get(name, "") for name in names]
+    # A secret read from a file often ends in a newline.
+    user, password, token = (one.rstrip("\r\n") for one in given)
+    if not (token.isascii() and token.isprintable()):  # its characters are shown to nobody
+        raise RegistryProblem(
+            "the token for the MLflow server holds a character that no header may hold; correct "
+            "MLFLOW_TRACKING_TOKEN or OPERATOR_TOKEN"
+        )
     try:
+        httpx.URL(tracking_uri).host.encode("idna")
         return httpx.Client(
             base_url=tracking_uri.rstrip("/"),
             headers={"Authorization": f"Bearer {token}"} if token and not user else {},
@@ -174,9 +182,14 @@ def connect(
             timeout=timeout,
             transport=transport,
         )
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise RegistryProblem(
-            f"MLFLOW_TRACKING_URI is {shown(tracking_uri)!r}, which is no address ({error})"
+            f"MLFLOW_TRACKING_URI is {shown(tracking_uri)!r}, which is no address; correct it"
+        ) from error
+    except (OSError, ImportError, ValueError) as error:
+        raise RegistryProblem(
+            f"no connection to the MLflow server can be made ({error}); correct SSL_CERT_FILE, "
+            "SSL_CERT_DIR, HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
         ) from error
 
 
@@ -226,12 +239,18 @@ def find(client: httpx.Client, model_uri: str) -> Resolved:
 
 
 def artifact(client: httpx.Client, run_id: str, path: str) -> bytes | None:
-    """A small file of a run; None if the run has none. Raises RegistryUnreachable."""
+    """A small file of a run; None if the run has none.
+
+    Raises:
+        RegistryUnreachable: no answer, no permission, or a server error.
+    """
     try:
         response = client.get("/get-artifact", params={"run_uuid": run_id, "path": path})
     except httpx.HTTPError as error:
         raise _lost(client, error) from error
-    return response.content if response.is_success else None
+    if response.status_code == httpx.codes.NOT_FOUND or response.is_success:
+        return response.content if response.is_success else None
+    raise _refused(client, response)
 
 
 def _get(client: httpx.Client, path: str, query: dict[str, str], missing: str) -> dict[str, Any]:

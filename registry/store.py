@@ -175,6 +175,8 @@ def opened(start: Path | None = None) -> Iterator["MlflowClient"]:
         raise RegistryProblem(f"the MLflow store {place} answered: {message}") from error
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # its own way to forget one
+        # MLflow itself leaves the variable where one call was within another.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
         if given is not None:
             os.environ["MLFLOW_TRACKING_URI"] = given
 

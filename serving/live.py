@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import Counter
 
+from arithmetic.config import load_config
 from arithmetic.engine import Engine
 from arithmetic.errors import RegistryProblem
 from arithmetic.grammar import Equation, Grammar
@@ -221,7 +222,8 @@ class Live:
 def noted_inputs(pulled: Pulled) -> Profile | None:
     """The profile of training inputs that came with a version, if one did."""
     try:
-        return inputs.read(inputs.beside(pulled.bundle).read_bytes())
+        content = inputs.beside(pulled.bundle).read_bytes()
+        return inputs.read(content, load_config(pulled.bundle).grammar)
     except FileNotFoundError:
         return None
     except (OSError, RegistryProblem) as problem:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import httpx
 
+from arithmetic.config import load_config
 from arithmetic.errors import BrokenBundle, Problem, RegistryProblem
 from registry import inputs
 from registry.errors import RegistryUnreachable, VersionNotFound
@@ -46,18 +47,19 @@ class Server:
     def fetch(self, found: Resolved, into: Path) -> Pulled:
         pulled = fetch(self._connected(), found, into)
         try:
-            self._fetch_inputs(found, inputs.beside(pulled.bundle))
-        except RegistryProblem as problem:  # it answers as well without
+            self._fetch_inputs(found, pulled.bundle)
+        except (RegistryProblem, OSError) as problem:  # it answers as well without
             log.warning(
                 "no profile of the training inputs of version %s: %s", found.version, problem
             )
         return pulled
 
-    def _fetch_inputs(self, found: Resolved, target: Path) -> None:
+    def _fetch_inputs(self, found: Resolved, bundle: Path) -> None:
+        target = inputs.beside(bundle)
         if found.run_id and not target.exists():
             content = artifact(self._connected(), found.run_id, inputs.ARTIFACT)
             if content is not None:
-                inputs.write(target, inputs.read(content))
+                inputs.write(target, inputs.read(content, load_config(bundle).grammar))
 
     def _connected(self) -> httpx.Client:
         if self._client is None:

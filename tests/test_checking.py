@@ -188,7 +188,7 @@ def test_a_profile_counts_every_question_once_a_feature(tmp_path: Path, grammar:
     for feature, bins in inputs.uniform(grammar).items():
         assert index(everything[feature], bins) < 0.001, "uniform is every equation alike"
     inputs.write(tmp_path / "profile.json", everything)
-    assert inputs.read((tmp_path / "profile.json").read_bytes()) == everything
+    assert inputs.read((tmp_path / "profile.json").read_bytes(), grammar) == everything
 
 
 def test_bins_are_where_they_are_said_to_be() -> None:

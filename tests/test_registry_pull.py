@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from arithmetic import bundle
+from arithmetic.config import load_config
 from arithmetic.errors import BrokenBundle, RegistryProblem
 from registry import ALIAS, BUNDLE_TAG, MODEL, inputs, pull, record, store
 from registry.errors import DigestMismatch, RegistryUnreachable, VersionNotFound
@@ -114,7 +115,8 @@ def test_the_service_gets_the_training_questions_distribution(
     """`record` noted it with the run; drift of what users ask is measured against it."""
     registry = watch.Server(server.uri, 10)
     pulled = registry.fetch(registry.resolve(f"models:/{MODEL}/1"), tmp_path)
-    profile = inputs.read(inputs.beside(pulled.bundle).read_bytes())
+    content = inputs.beside(pulled.bundle).read_bytes()
+    profile = inputs.read(content, load_config(pulled.bundle).grammar)
     questions = pd.read_csv(server.root / "data" / "train.csv")
     assert profile["operation"] == questions["operation"].value_counts().to_dict()
     by_first = questions["operand_1"].astype(str).value_counts()
@@ -239,9 +241,43 @@ def test_a_password_in_the_address_is_shown_to_nobody(tmp_path: Path) -> None:
         assert "secret" not in str(said.value)
 
 
-def test_an_address_that_is_none_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RegistryProblem, match=r"127\.0\.0\.1:80:00', which is no address"):
-        pull.pull(f"models:/{MODEL}/1", "http://127.0.0.1:80:00", tmp_path)
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:80:00", "http://a..b:5000"])
+def test_an_address_that_is_none_is_one_sentence(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(RegistryProblem, match="which is no address"):
+        pull.pull(f"models:/{MODEL}/1", uri, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "ALL_PROXY"),
+        ({"SSL_CERT_FILE": "/nonexistent"}, "SSL_CERT_FILE"),
+        ({"MLFLOW_TRACKING_TOKEN": "gehe\u0131m"}, "holds a character that no header may hold"),
+    ],
+)
+def test_a_connection_that_cannot_be_made_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RegistryProblem, match=says) as said:
+        pull.pull(f"models:/{MODEL}/1", "https://127.0.0.1:9", tmp_path)
+    assert "gehe" not in str(said.value)
+
+
+def test_a_secret_may_end_in_a_newline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file of a Kubernetes secret often does; what is said of it must not repeat it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "supersecret\n")
+    seen: list[httpx.Request] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(403, text="no")
+
+    with pytest.raises(RegistryUnreachable) as said:
+        pull.pull(f"models:/{MODEL}/1", "http://tracking", tmp_path, httpx.MockTransport(refuse))
+    assert seen[0].headers["authorization"] == "Bearer supersecret"
+    assert "supersecret" not in str(said.value)
 
 
 def test_a_server_error_is_no_missing_version(tmp_path: Path) -> None:

@@ -414,6 +414,13 @@ def test_an_address_that_is_no_store_is_one_sentence(
         client.search_experiments()
 
 
+def test_an_opened_store_leaves_no_trace_in_the_environment(root: Path) -> None:
+    """Also one within another, as a trace within a test of it."""
+    with store.opened(root), store.opened(root):
+        pass
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
 def test_options_of_a_database_are_no_part_of_its_name(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
