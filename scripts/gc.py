@@ -46,7 +46,7 @@ def keeper(found: list[Path], cache: Path, folder: Path) -> Path:
         try:
             stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
             outs = {name: [out["path"] for out in s.get("outs", [])] for name, s in stages.items()}
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise Problem(
                 f"{lock} does not read, so nothing is deleted; restore it first"
             ) from error

@@ -48,8 +48,14 @@ def collect(sources: list[Path], target: Path) -> tuple[int, int]:
     writer.writeheader()
     writer.writerows(rows.values())
     draft = target.with_name(f"{target.name}.{os.getpid()}.draft")
-    draft.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(draft, target)
+    try:
+        draft.write_text(text.getvalue(), encoding="utf-8")
+        os.replace(draft, target)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UnreadableHardCases(
+            f"{target} cannot be written ({error.strerror}); name another file by TO="
+        ) from error
     return len(rows) - before, len(rows)
 
 
@@ -57,6 +63,8 @@ def earlier(target: Path) -> list[Row]:
     """What the CSV holds already; of equations written there by hand nothing else is known."""
     if not target.exists():
         return []
+    if target.is_dir():
+        raise UnreadableHardCases(f"{target} is a folder; name a CSV file by TO=")
     with target.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         names = set(reader.fieldnames or ())

@@ -16,6 +16,7 @@ from scripts.client import get
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+KEYS = ("API_KEYS", "API_KEYS_FILE")
 
 
 @contextmanager
@@ -25,8 +26,9 @@ def service(root: Path, tracking_uri: str, port: int, log: Path) -> Iterator[str
     Raises:
         Problem: it ended or loaded no model in time; the sentence says why and where the log is.
     """
+    # Asked by this program alone, on loopback: keys of a service that is run otherwise are not its.
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in KEYS},
         "MLFLOW_TRACKING_URI": tracking_uri,
         "HOST": "127.0.0.1",
         "PORT": str(port),
@@ -53,6 +55,13 @@ def service(root: Path, tracking_uri: str, port: int, log: Path) -> Iterator[str
                 process.wait()
 
 
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["reason"])
+    except (ValueError, KeyError, TypeError):
+        return f"something else answers there, with status {error.code}"
+
+
 def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     reason = "it does not answer"
@@ -61,7 +70,9 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, log: Pat
             if get(f"{address}/health")["model_loaded"]:
                 return
         except urllib.error.HTTPError as error:
-            reason = str(json.load(error).get("reason"))
+            reason = _reason(error)
+        except (ValueError, KeyError, TypeError):
+            reason = "something else answers there"
         except OSError:
             pass  # not listening yet; the deadline decides
         time.sleep(0.1)

@@ -1,5 +1,8 @@
 """python -m serving: settings from the environment, then the server."""
 
+import logging
+import os
+import resource
 import signal
 import socket
 import sys
@@ -11,6 +14,11 @@ from serving.server import make_server
 from serving.settings import InvalidSettings, Settings, from_environment
 from serving.watch import Registry
 from serving.workers import inherited, run_workers
+
+log = logging.getLogger(__name__)
+
+# The registry's connection, bundles, logs, what libraries open.
+FILES_BESIDE_CONNECTIONS = 128
 
 
 def main() -> None:
@@ -29,6 +37,12 @@ def serve(settings: Settings, registry: Registry | None = None) -> None:
         server = make_server(app, settings, app.server_state, ours.parent)
         server.run(sockets=[ours.listening])
         return
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        raise InvalidSettings(
+            "PROMETHEUS_MULTIPROC_DIR is set, which the service does itself for its workers; unset "
+            "it, and set WORKERS"
+        )
+    allow_connections(settings.max_connections)
     app = create_app(settings, registry)
     # Taken before anything is loaded, so that a busy port is the first thing that is said.
     listening = listen(settings.host, settings.port)
@@ -40,14 +54,32 @@ def serve(settings: Settings, registry: Registry | None = None) -> None:
         make_server(app, settings, app.server_state).run(sockets=[listening])
 
 
+def allow_connections(count: int) -> None:
+    """Let this process and its workers have so many connections open, as far as the system does."""
+    wanted = count + FILES_BESIDE_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible < wanted:
+        log.warning(
+            "this process may open %d files, fewer than MAX_CONNECTIONS (%d) need: raise its hard "
+            "limit (ulimit -Hn), or lower MAX_CONNECTIONS",
+            possible,
+            count,
+        )
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; raises InvalidSettings if the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:  # UnicodeError, for a name that is none
+        reason = getattr(error, "strerror", None) or "this is no address"
         raise InvalidSettings(
-            f"cannot listen on {host}:{port} ({error.strerror}); set HOST and PORT to an address "
+            f"cannot listen on {host}:{port} ({reason}); set HOST and PORT to an address "
             "that is free"
         ) from error
 

@@ -39,6 +39,8 @@ DESCRIPTION = """A tiny Transformer answers integer arithmetic, character by cha
 The version behind the alias `Production` of an MLflow registry is served; `/health` says which."""
 
 
+# Errors that a 422 lists, enough for a whole batch: a body of a megabyte can hold 100,000.
+MOST_ERRORS = 1024
 # How long starting waits for the registry before it listens without a model.
 FIRST_ATTEMPT_SECONDS = 5.0
 
@@ -190,7 +192,10 @@ def add_exception_handlers(app: Service) -> None:
         """FastAPI's own 422, but for input that JSON cannot hold (NaN, lone surrogates)."""
         errors = error.errors()
         app.metrics.refused.labels(errors[0].get("reason") or errors[0]["type"]).inc()
-        return JSONResponse({"detail": [speakable(one) for one in errors]}, 422)
+        said = [speakable(one) for one in errors[:MOST_ERRORS]]
+        if len(errors) > len(said):
+            said.append({"type": "more", "loc": [], "msg": f"and {len(errors) - len(said)} more"})
+        return JSONResponse({"detail": said}, 422)
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> Response:

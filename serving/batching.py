@@ -38,7 +38,7 @@ Observer = Callable[[Sequence[Equation], Sequence[Answer]], None]
 INLINE_SECONDS = 0.006
 # How long the event loop keeps the interpreter when the thread of a heavy operation needs it. With
 # Python's 5 ms a flood of 2,000 connections left that thread 1,081 answers, one in ten of them
-# late; so 1,294, none late. Where no operation is heavy it stays at 5 ms.
+# late; so 1,294, none late. Where no operation has been heavy it stays at 5 ms.
 SWITCH_SECONDS = 0.0005
 # Of the deadline, the part that a queue may take by what its last calls took.
 PATIENCE = 0.4
@@ -69,12 +69,14 @@ class Batcher:
         metrics: Metrics,
         version: str,
         observe: Observer | None = None,
+        failed: Callable[[Sequence[Equation]], None] | None = None,
     ):
+        """`failed` is told of equations on which the model raised, as `observe` of answers."""
         self._answer = answer
         self._limits = limits
         self._metrics = metrics
         self._version = version
-        self._observe = observe
+        self._observe, self._failed = observe, failed
         self._queues: dict[tuple[str, int], Queue] = {}
         self._heavy_operations: set[str] = set()
         self._thread: ThreadPoolExecutor | None = None
@@ -118,6 +120,11 @@ class Batcher:
         loop = asyncio.get_running_loop()
         queue = self._open((equation.operation, beam_width))
         self._room_for(queue, 1)
+        return self._put(queue, equation, bulk, loop)
+
+    def _put(
+        self, queue: Queue, equation: Equation, bulk: bool, loop: asyncio.AbstractEventLoop
+    ) -> "asyncio.Future[Answer]":
         future: asyncio.Future[Answer] = loop.create_future()
         waiting = equation, future, loop.time() + self._limits.deadline_seconds
         (queue.bulk if bulk else queue.singles).append(waiting)
@@ -134,9 +141,12 @@ class Batcher:
         self, equations: Sequence[Equation], beam_width: int = 1
     ) -> list["asyncio.Future[Answer]"]:
         """All behind the single ones, or none: raises Overloaded if there is not room for all."""
+        loop = asyncio.get_running_loop()
+        queues = {}
         for operation, count in Counter(e.operation for e in equations).items():
-            self._room_for(self._open((operation, beam_width)), count)
-        return [self.submit(equation, beam_width, bulk=True) for equation in equations]
+            queues[operation] = self._open((operation, beam_width))
+            self._room_for(queues[operation], count)
+        return [self._put(queues[e.operation], e, True, loop) for e in equations]
 
     def _room_for(self, queue: Queue, count: int) -> None:
         waiting = len(queue)
@@ -250,8 +260,10 @@ class Batcher:
         self, queue: Queue, batch: list[Waiting], results: list[Answer | Exception]
     ) -> None:
         answered: list[tuple[Equation, Answer]] = []
+        failures: list[Equation] = []
         for (equation, future, _), result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
+                failures.append(equation)
                 if not future.done():
                     failed = ModelFailed(
                         f"the model failed on {equation}; nothing else was affected, and the "
@@ -270,6 +282,8 @@ class Batcher:
             asyncio.get_running_loop().call_soon(
                 self._observe, [e for e, _ in answered], [a for _, a in answered]
             )
+        if self._failed is not None and failures:
+            asyncio.get_running_loop().call_soon(self._failed, failures)
 
     def _sweep(self) -> None:
         """Tell whoever waited past the deadline. Armed only while something waits."""

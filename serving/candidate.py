@@ -43,7 +43,6 @@ class Candidate:
         load: a verified folder to a self-tested version.
         production: the version that is Production now.
         checker: judges the candidate's answers.
-        failed: told of its tally when it could not answer; in the shadow's thread.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class Candidate:
         production: Callable[[], Served | None],
         checker: Checker,
         metrics: Metrics,
-        failed: Callable[[Tally], None],
     ):
         self.mode = settings.candidate_mode
         shadow = self.mode == "shadow"
@@ -62,7 +60,6 @@ class Candidate:
         self.served: Served | None = None
         self._load, self._production, self._checker = load, production, checker
         self._shadow: Background[Copy] = Background("shadow", self._answer, settings.check_limit)
-        self._told = failed
         self._calls = self.not_copied = 0
         self._owed = 0.0
         self._production_calls: deque[float] = deque(maxlen=CALLS_KEPT)
@@ -70,12 +67,6 @@ class Candidate:
             "arithmetic_shadow_questions",
             "Questions copied to the candidate, or not for want of room.",
             ["version", "outcome"],
-            registry=metrics.registry,
-        )
-        self._failed = Counter(
-            "arithmetic_failed",
-            "Questions on which a candidate raised.",
-            ["version"],
             registry=metrics.registry,
         )
         place = settings.model_cache, settings.model_uri_candidate, settings.mlflow_tracking_uri
@@ -91,6 +82,7 @@ class Candidate:
             on_named=lambda identity, reason: None,
             seconds=settings.watch_seconds,
             retry_seconds=settings.pull_retry_seconds,
+            emptied=self._drop,
             let_go=self._drop,
             start_from_disk=False,
             fall_back=False,
@@ -107,9 +99,13 @@ class Candidate:
     def pick(self) -> Served | None:
         """The candidate if it is its turn to answer; only a canary has turns."""
         served = self.served
-        if served is None or self.mode != "canary" or self._is_production(served):
+        if served is None or self.mode != "canary":
             return None
-        return served if self._its_turn(1) else None
+        production = self._production()
+        if production is None or production.bundle_sha256 == served.bundle_sha256:
+            return None
+        # Each time, as Production may have moved on since the candidate was loaded.
+        return served if knows_all(served, production) and self._its_turn(1) else None
 
     def copy(self, of: Tally, production: Answerer, equations: Sequence[Equation]) -> None:
         """Let the candidate answer what Production, `of`, has answered; never waits."""
@@ -129,9 +125,7 @@ class Candidate:
         """Try it no more, until the alias has named another one; whether no other worker has yet
         said so."""
         served.tally.withdrawn = True
-        # The reason before the fact: /health must not show that it is gone without saying why.
         first, _ = self.watch.withdraw(served.identity, reason)
-        self.served = None
         return first
 
     def _heard(self, identity: Identity, reason: str, replaced: bool) -> None:
@@ -139,7 +133,6 @@ class Candidate:
         served = self.served
         if served is not None and served.identity == identity:
             served.tally.withdrawn = True
-            self.served = None
 
     def report(self) -> CandidateHealth:
         """For /health."""
@@ -147,6 +140,10 @@ class Candidate:
         reason = self.watch.reason
         if served is not None and self._is_production(served):
             reason = f"version {served.version} is Production already"
+        elif served is not None and self.mode == "canary":
+            production = self._production()
+            if production is not None and not knows_all(served, production):
+                reason = lacking(served)
         return CandidateHealth(
             model_uri=self.watch.model_uri,
             mode=self.mode,
@@ -175,13 +172,8 @@ class Candidate:
     def _take(self, pulled: Pulled) -> Callable[[], None]:
         served = self._load(pulled)
         production = self._production()
-        if self.mode == "canary" and production is not None:
-            lacking = set(production.grammar.operations) - set(served.grammar.operations)
-            if lacking or served.grammar.max_operand < production.grammar.max_operand:
-                raise BrokenBundle(
-                    f"version {served.version} does not know every question that Production "
-                    "answers, so it cannot answer a share of them; try it as a shadow"
-                )
+        if self.mode == "canary" and production is not None and not knows_all(served, production):
+            raise BrokenBundle(lacking(served))
 
         def put() -> None:
             self._production_calls.clear()
@@ -200,9 +192,7 @@ class Candidate:
             answers = served.answer(equations)
         except Exception:  # whatever a candidate does, only the candidate pays for it
             log.exception("version %s, the candidate, failed on %s…", served.version, equations[0])
-            self._failed.labels(served.version).inc(len(equations))
-            served.tally.fail(equations)
-            self._told(served.tally)
+            self._checker.put(Given(served.tally, served.grammar, equations, None, asked_for=False))
             return
         self._checker.put(Given(served.tally, served.grammar, equations, answers, asked_for=False))
         self._calls += 1
@@ -210,6 +200,19 @@ class Candidate:
             started = time.perf_counter()
             production(equations)
             self._production_calls.append(time.perf_counter() - started)
+
+
+def knows_all(candidate: Served, production: Served) -> bool:
+    """Whether a candidate accepts every question that Production does."""
+    own, other = candidate.grammar, production.grammar
+    return own.max_operand >= other.max_operand and set(other.operations) <= set(own.operations)
+
+
+def lacking(candidate: Served) -> str:
+    return (
+        f"version {candidate.version} does not know every question that Production answers, so it "
+        "cannot answer a share of them; try it as a shadow"
+    )
 
 
 def accepts(grammar: Grammar, equation: Equation) -> bool:

@@ -26,13 +26,14 @@ class Given:
     """Answers of one call, to be checked.
 
     Attributes:
+        answers: None where the model raised on these equations.
         asked_for: False for a copy that only the shadow answered.
     """
 
     tally: Tally
     grammar: Grammar
     equations: Sequence[Equation]
-    answers: Sequence[Answer]
+    answers: Sequence[Answer] | None
     asked_for: bool = True
 
 
@@ -67,6 +68,7 @@ class Checker:
         self._hallucinations = counter("hallucinations", "Answers that were no integer.")
         self._infinite = counter("infinite_generations", "Answers without an end.")
         self._out_of_range = counter("out_of_range", "Integers that no equation asked for has.")
+        self._failed = counter("failed", "Questions on which a version raised.")
         self._unchecked = counter("unchecked", "Answers not checked: too many were waiting.")
 
     @property
@@ -89,6 +91,14 @@ class Checker:
 
         return observe
 
+    def failures(self, tally: Tally, grammar: Grammar) -> Callable[[Sequence[Equation]], None]:
+        """What a version's batcher tells of equations on which the model raised."""
+
+        def failed(equations: Sequence[Equation]) -> None:
+            self.put(Given(tally, grammar, equations, None))
+
+        return failed
+
     def put(self, given: Given) -> None:
         """Have it checked; never waits."""
         if not self._background.put(given, len(given.equations)):
@@ -97,6 +107,11 @@ class Checker:
 
     def _check(self, given: Given) -> None:
         tally, version = given.tally, given.tally.version
+        if given.answers is None:
+            tally.fail(given.equations)
+            self._failed.labels(version).inc(len(given.equations))
+            self._told(tally)
+            return
         checked: Counts[str] = Counts()
         for equation, answer in zip(given.equations, given.answers, strict=True):
             checked[equation.operation] += 1

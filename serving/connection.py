@@ -82,13 +82,19 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head_bytes = self._body_bytes = 0
         self._own_cycle = None
+        # Also for one that begins in the middle of what arrived: its time runs, and what comes
+        # next is its own, not the beginning of another.
+        self._between = False
+        if self.since is None:
+            self.since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if self._own_cycle is None:  # else a trailer behind the body, which is no header
+            super().on_header(name, value)
         self._count_head(len(name) + len(value) + 4)
 
     def _count_head(self, size: int) -> None:
@@ -104,6 +110,8 @@ class Protocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length" and int(value) > self.settings.max_body_bytes:
                 raise self._too_large()
+        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
+            raise Refused(400, "the target of a request needs a path, like /predict")
         super().on_headers_complete()
         self._open_cycles += 1
         self._own_cycle = self.cycle

@@ -1,6 +1,6 @@
 """POST /predict for the requests that are as they should be, as a plain ASGI function.
 
-FastAPI's own way to a handler costs more than the model (docs/serving.md has the figures). So the
+FastAPI's own way to a handler costs more than the model (docs/benchmarks.md). So the
 good requests, all but a few, are answered here; everything else (another media type, a body that
 does not validate, an equation that the grammar refuses) is handed on, body and all, to the FastAPI
 route of the same path, which says 422 as FastAPI says it. tests/test_serving_fast.py sends the same
@@ -50,11 +50,15 @@ class FastPredict:
         started = time.perf_counter()
         message = await receive()
         body = message.get("body", b"")
-        while message.get("more_body", False):
-            message = await receive()
-            body += message.get("body", b"")
+        if message.get("more_body", False):
+            pieces = [body]
+            while message.get("more_body", False):
+                message = await receive()
+                pieces.append(message.get("body", b""))
+            body = b"".join(pieces)
         if message["type"] != "http.request":
-            return  # the client has gone
+            self._front.finish(scope, PATH, 0, "gone", started, request_id, None)
+            return
         version = None
         try:
             if JSON not in scope["headers"]:

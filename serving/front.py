@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from prometheus_client import Counter, Histogram
+from starlette.requests import ClientDisconnect
 
 from serving.auth import Keys
 from serving.limits import RateLimit, bucket_of
@@ -86,7 +87,7 @@ class Admission:
 
 
 class Front:
-    """In front of everything. `fast` answers POST /predict, `framework` is FastAPI."""
+    """In front of everything: names, admits and counts requests, and hands them to FastAPI."""
 
     def __init__(self, metrics: Metrics, admission: Admission, request_log: RequestLog):
         self._metrics = metrics
@@ -161,6 +162,12 @@ class Front:
         state["request_id"] = request_id.decode()
         status = 0
 
+        async def receiving() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":  # in the middle of its body
+                state["outcome"] = "gone"
+            return message
+
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
@@ -169,7 +176,9 @@ class Front:
             await send(message)
 
         try:
-            await framework(scope, receive, sending)
+            await framework(scope, receiving, sending)
+        except ClientDisconnect:
+            pass  # nobody is there to be told
         finally:
             # The path as it was declared: what clients type would be labels without end.
             route = getattr(scope.get("route"), "path", "other")

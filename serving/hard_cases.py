@@ -28,6 +28,7 @@ class HardCases:
     def __init__(self, path: Path, limit: int):
         self.path, self._limit = path, limit
         self._kept: set[tuple[str, str]] = set()
+        self._lines: int | None = None  # of the file; counted when the first one is added
         self._broken = False
 
     def keep(self, tally: Tally, equation: Equation, answer: Answer, expected: str) -> None:
@@ -55,9 +56,13 @@ class HardCases:
 
     def _append(self, line: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if len(self._kept) >= self._limit:
+        if self._lines is None:
+            self._lines = len(self.path.read_bytes().splitlines()) if self.path.exists() else 0
+        if self._lines >= self._limit:
             self._kept.clear()
             os.replace(self.path, self.path.with_name(self.path.name + ".1"))
+            self._lines = 0
         with self.path.open("a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # several workers write to one file
+            fcntl.flock(file, fcntl.LOCK_EX)  # of services that were given the same file
             file.write(line)
+        self._lines += 1

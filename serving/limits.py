@@ -62,4 +62,10 @@ def bucket_of(address: str) -> str:
     """An IPv4 address, or the /64 of an IPv6 one, which is what one customer has."""
     if ":" not in address:
         return address
-    return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    try:
+        number = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:  # what a proxy says of its own: `unix:`
+        return address
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    return str(ipaddress.IPv6Network((number, 64), strict=False))

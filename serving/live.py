@@ -49,8 +49,7 @@ class Live:
         self.metrics = metrics
         self.served: Served | None = None
         self.drift = Drift(metrics)
-        kept_at = settings.hard_cases or settings.model_cache / "hard-cases.jsonl"
-        hard_cases = HardCases(kept_at, settings.hard_cases_limit)
+        hard_cases = HardCases(settings.hard_cases_file, settings.hard_cases_limit)
         self.checker = Checker(metrics, settings.check_limit, self.drift, hard_cases, self._checked)
         self._withdrawn = Counter(
             "arithmetic_withdrawn",
@@ -76,6 +75,7 @@ class Live:
             self._still_named,
             settings.watch_seconds,
             settings.pull_retry_seconds,
+            self._emptied,
             start_from_disk=settings.start_from_disk,
             on_refusal=lambda version: self._refused.labels(version).inc(),
         )
@@ -89,7 +89,6 @@ class Live:
                 lambda: self.served,
                 self.checker,
                 metrics,
-                self._checked,
             )
 
     @property
@@ -136,7 +135,8 @@ class Live:
             if self.candidate is not None:
                 self.candidate.copy(tally, engine.answer, equations)
 
-        batcher = Batcher(answer, limits, self.metrics, pulled.version, observe)
+        failed = self.checker.failures(tally, engine.grammar)
+        batcher = Batcher(answer, limits, self.metrics, pulled.version, observe, failed)
         batcher.warm(full_batches(engine.grammar, settings.largest_batch))
         tally.forget_calls()
         return Served(
@@ -205,13 +205,16 @@ class Live:
     def _replaced(self, withdrawn: Identity, replaced: bool, reason: str) -> None:
         """A version is out of service, and an earlier one has taken its place or not."""
         if not replaced:
-            self.served = None
-            self.metrics.serving_nothing()
             log.error("no earlier version has passed here: nothing is served until one is promoted")
         tried = self.candidate.served if self.candidate else None
         if tried is not None and tried.identity == withdrawn:
             self._withdraw_candidate(tried, reason)
         self._still_named(withdrawn, reason)
+
+    def _emptied(self) -> None:
+        """Nothing is served any more."""
+        self.served = None
+        self.metrics.serving_nothing()
 
     def _still_named(self, withdrawn: Identity, reason: str) -> None:
         """The alias has to leave a withdrawn version, if an operator is here."""

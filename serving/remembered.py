@@ -6,9 +6,9 @@ is deleted, so that the folder of the bundles does not grow for ever.
 
 import json
 import logging
+import re
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,10 @@ from serving.notes import Notes
 log = logging.getLogger(__name__)
 
 KEPT = 10
-# Of a download whose process was killed; a download takes seconds.
+# Of a download whose process was killed, or of a version that is not remembered; both take seconds.
 ABANDONED_SECONDS = 3600.0
+# What `registry.pull` calls a folder: name, version, beginning of the digest.
+_BUNDLE = re.compile(r".+-[0-9]+-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -112,18 +114,25 @@ class Memory:
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             log.warning("bundles in %s are not cleaned: other notes do not read (%r)", ours, error)
             return
-        unused = [one for one in forgotten if one.parent == ours and str(one) not in used]
+        unused = [one for one in forgotten if one.parent == ours]
+        # And those that did not pass, or were withdrawn, when nobody can be at them any more.
+        unused += [one for one in ours.iterdir() if _BUNDLE.fullmatch(one.name) and _is_old(one)]
+        unused = [one for one in dict.fromkeys(unused) if str(one) not in used]
         unused += [inputs.beside(one) for one in unused]
-        for draft in ours.glob(".pull-*"):
-            with suppress(FileNotFoundError):  # another worker has just finished it
-                if time.time() - draft.stat().st_mtime > ABANDONED_SECONDS:
-                    unused.append(draft)
+        unused += [draft for draft in ours.glob(".pull-*") if _is_old(draft)]
         for one in unused:
             log.info("deleting %s: nothing needs it any more", one)
             if one.is_dir():
                 shutil.rmtree(one, ignore_errors=True)  # another worker may be at the same
             else:
                 one.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+    except FileNotFoundError:  # another worker has just finished it
+        return False
 
 
 def _bundles(notes: Path) -> set[str]:

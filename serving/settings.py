@@ -10,6 +10,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from arithmetic.errors import Problem
+from registry import signature
+from registry.errors import UnusableKey, shown
 from serving.following import FollowingSettings, model_uri
 
 
@@ -49,16 +51,19 @@ class Settings(FollowingSettings):
         trusted_key: PEM file of the public key by which a version must be signed; any if not set.
     """
 
-    model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
+    # An empty variable is one that is not set, as in compose.yaml's `HARD_CASES=`.
+    model_config = SettingsConfigDict(frozen=True, protected_namespaces=(), env_ignore_empty=True)
 
     model_uri: str = "models:/arithmetic-lm@Production"
     mlflow_tracking_uri: str
-    model_cache: Path = Path(tempfile.gettempdir()) / "arithmetic-lm-models"
+    model_cache: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "arithmetic-lm-models"
+    )
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     pull_retry_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
-    largest_batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    largest_batch: Annotated[int, Field(ge=2, le=1024)] = 64
     queue_limit: Annotated[int, Field(ge=1024, le=1_000_000)] = 4096
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
@@ -76,6 +81,11 @@ class Settings(FollowingSettings):
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     trusted_key: Path | None = None
 
+    @property
+    def hard_cases_file(self) -> Path:
+        """Where hard cases are kept."""
+        return self.hard_cases or self.model_cache / "hard-cases.jsonl"
+
     @field_validator("model_uri")
     @classmethod
     def _names_a_version(cls, value: str) -> str:
@@ -84,18 +94,22 @@ class Settings(FollowingSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _are_addresses(cls, value: str) -> str:
-        for one in (part.strip() for part in value.split(",") if value.strip() not in ("", "*")):
+        addresses = [one for part in value.split(",") if (one := part.strip())]
+        for one in addresses if addresses != ["*"] else []:
             try:
-                ipaddress.ip_network(one, strict=False)
+                ipaddress.ip_network(one)
             except ValueError as error:
                 raise ValueError(f"{one!r} is no address; write 10.0.0.1,10.1.0.0/16") from error
-        return value
+        return ",".join(addresses)
 
     @field_validator("trusted_key")
     @classmethod
-    def _is_a_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError("there is no such file; give the PEM file of a public key")
+    def _is_a_key(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                signature.load_key(value)
+            except UnusableKey as problem:
+                raise ValueError(str(problem)) from problem
         return value
 
     @field_validator("mlflow_tracking_uri")
@@ -104,7 +118,7 @@ class Settings(FollowingSettings):
         try:
             url = httpx.URL(value)
         except httpx.InvalidURL as error:
-            raise ValueError(f"this is no address ({error})") from error
+            raise ValueError("this is no address; correct it") from error
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(
                 "the service talks to an MLflow server, so give an http:// address "
@@ -117,6 +131,11 @@ def from_environment() -> Settings:
     """Settings from the environment; raises InvalidSettings naming the variable and the mend."""
     try:
         return Settings()  # type: ignore[call-arg]  # the environment fills it
+    except FileNotFoundError as error:  # of `tempfile`, for the default of MODEL_CACHE
+        raise InvalidSettings(
+            "there is no folder for temporary files that can be written; mount one at /tmp, or set "
+            "TMPDIR"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).upper()
@@ -126,5 +145,5 @@ def from_environment() -> Settings:
                 "http://127.0.0.1:5000"
             ) from error
         reason = first["msg"].removeprefix("Value error, ")
-        given = "" if "password" in name.lower() else f" is {first['input']!r}"
+        given = "" if "PASSWORD" in name else f" is {shown(first['input'])!r}"
         raise InvalidSettings(f"{name}{given}: {reason}") from error

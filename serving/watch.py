@@ -87,6 +87,8 @@ class Watch:
         fall_back: whether one may when the version in service is withdrawn.
         seconds: between questions.
         retry_seconds: the same, while nothing is served.
+        emptied: told when a version was taken out of service and nothing took its place, before
+            anything else can be put there.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Watch:
         on_named: Callable[[Identity, str], None],
         seconds: float,
         retry_seconds: float,
+        emptied: Callable[[], None],
         let_go: Callable[[], None] | None = None,
         start_from_disk: bool = True,
         fall_back: bool = True,
@@ -108,7 +111,8 @@ class Watch:
     ):
         self.model_uri = model_uri
         self.moves = "@" in model_uri
-        self._registry, self._into, self._take, self._let_go = registry, into, take, let_go
+        self._registry, self._into, self._take = registry, into, take
+        self._emptied, self._let_go = emptied, let_go
         self._on_refusal = on_refusal
         self._memory, self._start_from_disk, self._falls_back = memory, start_from_disk, fall_back
         self._withdrawals = withdrawals
@@ -172,7 +176,11 @@ class Watch:
             return True
         self.reason = reason
         self.serving = self.source = None
-        return self._falls_back and self._from_disk()
+        if self._falls_back and self._from_disk():
+            return True
+        # The reason before the fact: /health must not show that it is gone without saying why.
+        self._emptied()
+        return False
 
     def _run(self) -> None:
         while not self._stopped.is_set():

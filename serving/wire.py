@@ -64,6 +64,8 @@ def without_upgrade(data: bytes) -> bytes:
     httptools reads no body behind it, and Java's client wishes for HTTP/2 with every first POST.
     """
     head, blank, body = data.partition(b"\r\n\r\n")
+    if not blank:  # the last line may go on in the next piece: whole lines only
+        return _UPGRADE.sub(b"", head)
     return _UPGRADE.sub(b"", head + b"\r\n")[:-2] + blank + body
 
 

@@ -31,7 +31,8 @@ _PARENT = "ARITHMETIC_PARENT"  # its process id
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _OPERATOR = ("OPERATOR_TOKEN", "OPERATOR_USERNAME", "OPERATOR_PASSWORD")
 
-# A worker that lives shorter than this has not started; after so many of them it is no accident.
+# A worker that lives shorter than this has not started; so many one after the other are no
+# accident.
 SHORT_LIFE_SECONDS = 5.0
 MOST_SHORT_LIVES = 3
 POLL_SECONDS = 0.05
@@ -81,13 +82,15 @@ class Parent:
         (self._shared / "metrics").mkdir()
         short_lives = 0
         for number in range(self._settings.workers):
-            self._start(number)
+            if not self._ending:
+                self._start(number)
         while not self._ending:
             time.sleep(POLL_SECONDS)
             for number, (process, since) in list(self._workers.items()):
                 if process.poll() is None or self._ending:
                     continue
-                short_lives += time.monotonic() - since < SHORT_LIFE_SECONDS
+                short = time.monotonic() - since < SHORT_LIFE_SECONDS
+                short_lives = short_lives + 1 if short else 0
                 log.error("worker %d ended with status %d", number, process.returncode)
                 mark_process_dead(process.pid, str(self._shared / "metrics"))
                 if short_lives >= MOST_SHORT_LIVES:
@@ -108,10 +111,10 @@ class Parent:
             _METRICS: str(self._shared / "metrics"),
         }
         if number:
-            for name in _OPERATOR:
-                environment.pop(name, None)
+            for name in [one for one in environment if one.upper() in _OPERATOR]:
+                del environment[name]
             # A file of its own: its bound is kept by rewriting it.
-            cases = self._settings.hard_cases or self._settings.model_cache / "hard-cases.jsonl"
+            cases = self._settings.hard_cases_file
             environment["HARD_CASES"] = str(cases.with_name(f"{cases.stem}-{number}.jsonl"))
         process = subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]],
@@ -129,6 +132,8 @@ class Parent:
         """Whether all ended by themselves."""
         end = time.monotonic() + self._settings.grace_seconds + 2
         alone = True
+        for process, _ in self._workers.values():  # one may have started after the word was given
+            process.terminate()
         for process, _ in self._workers.values():
             try:
                 process.wait(max(0.0, end - time.monotonic()))

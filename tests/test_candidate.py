@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from mlflow import MlflowClient
 
 from arithmetic.engine import Engine
 from arithmetic.errors import RegistryProblem
-from arithmetic.grammar import Equation, solve
+from arithmetic.grammar import Equation, Grammar, solve
 from registry import ALIAS, CANDIDATE, MODEL, store
 from registry.errors import PromotionRefused
 from registry.history import TAG
@@ -24,7 +25,9 @@ from registry.promote import promote
 from registry.record import record
 from registry.shadow import ShadowDemand, complaint
 from scripts.tracking_server import tracking_server
+from serving.candidate import knows_all, lacking
 from serving.remembered import Memory
+from serving.served import Served
 from tests import registry_fixtures
 from tests.following_fixtures import REPOSITORY, Store, copied, scrambled, service
 
@@ -144,6 +147,21 @@ def test_a_canary_answers_its_share_and_is_taken_out(world: World, tmp_path: Pat
         assert {answer["model_version"] for answer in running.ask_many(50)} == {"1"}
         assert world.store.aliased() == "1"
         assert 'arithmetic_withdrawn_total{version="3"} 1.0' in running.metrics()
+
+
+def test_a_canary_that_does_not_know_every_question_has_no_turn() -> None:
+    """Asked at each turn: Production may come, or move on, after the candidate was loaded."""
+
+    def version(number: str, operations: tuple[str, ...], largest: int) -> Served:
+        grammar = Grammar(operations, largest)
+        return SimpleNamespace(version=number, grammar=grammar)  # type: ignore[return-value]
+
+    two, four = version("1", ("+", "-"), 999), version("2", ("+", "-", "*", "/"), 999)
+    assert knows_all(four, two)
+    assert knows_all(two, two)
+    assert not knows_all(two, four)
+    assert not knows_all(version("3", ("+", "-"), 99), two)
+    assert "version 1 does not know every question" in lacking(two)
 
 
 def test_a_version_too_often_wrong_is_taken_out_of_service(world: World, tmp_path: Path) -> None:

@@ -166,6 +166,27 @@ def test_hard_cases_are_bounded_and_the_latest_are_kept(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_hard_cases_stay_bounded_through_restarts(tmp_path: Path) -> None:
+    path, tally = tmp_path / "cases.jsonl", Tally("7", "d")
+    for n in range(40):  # a process for each
+        HardCases(path, 10).keep(tally, Equation(n, "+", 1), Answer("0", True, True, ""), "1")
+    assert len(path.read_text().splitlines()) == 10
+    assert len(path.with_name("cases.jsonl.1").read_text().splitlines()) == 10
+
+
+def test_questions_on_which_a_version_raises_are_wrong_ones(tmp_path: Path) -> None:
+    """Production's and a canary's too: else one that always raises would never be taken out."""
+    metrics = Metrics()
+    checking = checker(metrics, tmp_path)
+    tally = Tally("7", "d")
+    checking.failures(tally, SIGNED)([Equation(n, "+", 1) for n in range(60)])
+    checking.start()
+    checking.stop()
+    assert (tally.failed, tally.checked) == (60, 0)
+    assert "60 of its latest 60" in (tally.excess(0.01, 50) or "")
+    assert b'arithmetic_failed_total{version="7"} 60.0' in metrics.exposition()
+
+
 def test_a_disk_that_takes_no_hard_cases_is_said_once(tmp_path: Path, caplog) -> None:
     (tmp_path / "file").write_text("in the way")
     kept = HardCases(tmp_path / "file" / "cases.jsonl", 10)

@@ -233,7 +233,9 @@ def test_one_bad_equation_does_not_harm_its_batch():
         ("PORT", "eighty", "PORT is 'eighty'"),
         ("PORT", "0", "PORT is '0'"),
         ("TRUSTED_PROXIES", "10.0.0.1,load-balancer", "'load-balancer' is no address"),
-        ("TRUSTED_KEY", "/nowhere.pem", "TRUSTED_KEY is '/nowhere.pem': there is no such file"),
+        ("TRUSTED_PROXIES", "10.1.2.3/16", "'10.1.2.3/16' is no address"),
+        ("TRUSTED_KEY", "/nowhere.pem", "/nowhere.pem cannot be read"),
+        ("TRUSTED_KEY", __file__, "is no public key in PEM"),
         ("OPERATOR_USERNAME", "me", "give OPERATOR_USERNAME and OPERATOR_PASSWORD both"),
         ("OPERATOR_PASSWORD", "mine", "OPERATOR_PASSWORD: give OPERATOR_USERNAME and"),
     ],
@@ -247,6 +249,24 @@ def test_a_bad_environment_is_named(monkeypatch, variable, value, says):
     with pytest.raises(InvalidSettings) as refusal:
         from_environment()
     assert says in str(refusal.value)
+
+
+def test_a_refused_address_does_not_show_its_password(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://me:secret@host")
+    with pytest.raises(InvalidSettings) as refusal:
+        from_environment()
+    assert "ftp://host" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
+    """As compose.yaml writes one that nobody gave."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    for name in ("HARD_CASES", "TRUSTED_KEY", "PORT", "API_KEYS_FILE"):
+        monkeypatch.setenv(name, "")
+    assert from_environment().hard_cases_file.name == "hard-cases.jsonl"
+    monkeypatch.setenv("TRUSTED_PROXIES", " 10.0.0.1 , 10.1.0.0/16 ")
+    assert from_environment().trusted_proxies == "10.0.0.1,10.1.0.0/16"
 
 
 def test_an_unsigned_version_is_not_served_where_a_key_is_trusted(tiny_bundle, tmp_path):

@@ -175,6 +175,25 @@ def test_what_could_not_be_answered_in_time_is_refused_at_once():
     asyncio.run(ask())
 
 
+def test_many_are_taken_whole_or_not_at_all():
+    """Room is asked for once: a refusal in the middle would leave work that nobody waits for."""
+    model = Model(slow="/")
+
+    async def ask() -> None:
+        queues = batcher(model, heavy="/", largest_batch=2, deadline_seconds=1.0)
+        queues._open(("/", 1)).took(3.0, 4)
+        many = queues.submit_many([Equation(n, "/", 2) for n in range(20)])
+        assert len(many) == 20
+        await asyncio.sleep(0.05)
+        with pytest.raises(Overloaded):
+            queues.submit_many([Equation(n, "/", 3) for n in range(20)])
+        assert len(queues._queues["/", 1]) == 18
+        model.gate.set()
+        await asyncio.gather(*many)
+
+    asyncio.run(ask())
+
+
 def test_past_the_deadline_a_request_is_told_and_not_computed():
     model = Model(slow="/")
 
@@ -243,6 +262,26 @@ def test_the_observer_sees_every_answer_and_cannot_harm():
     asyncio.run(ask())
     assert len(seen) == 10
     assert all(question == text for question, text in seen)
+
+
+def test_what_the_model_raised_on_is_told_too():
+    failures: list[str] = []
+
+    def model(equations: Sequence[Equation]) -> list[Answer]:
+        if any(equation.operand_1 == 3 for equation in equations):
+            raise RuntimeError("a bug in a graph")
+        return [answer(equation) for equation in equations]
+
+    async def ask() -> None:
+        tell = lambda equations: failures.extend(map(str, equations))  # noqa: E731
+        queues = Batcher(model, Limits(), Metrics(), "7", None, tell)
+        asked = [queues.answer(Equation(n, "+", 0)) for n in range(5)]
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(result, ModelFailed) for result in results) == 1
+        await asyncio.sleep(0)
+
+    asyncio.run(ask())
+    assert failures == ["3+0="]
 
 
 def test_warming_up_finds_the_heavy_operations():

@@ -34,7 +34,7 @@ def table() -> list[str]:
     own = [name for name in Settings.model_fields if name not in FollowingSettings.model_fields]
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name in [*own, *FollowingSettings.model_fields]:
-        default = Settings.model_fields[name].default
+        default = Settings.model_fields[name].get_default(call_default_factory=True)
         if default is PydanticUndefined:
             shown = "must be set"
         elif default is None or default in ("", SecretStr("")):

@@ -221,6 +221,8 @@ def test_an_ipv6_customer_is_its_64_bits():
     assert bucket_of("2001:db8::1") == bucket_of("2001:db8::ffff:1")
     assert bucket_of("2001:db8::1") != bucket_of("2001:db8:0:1::1")
     assert bucket_of("10.0.0.1") != bucket_of("10.0.0.2")
+    assert bucket_of("::ffff:1.2.3.4") == bucket_of("1.2.3.4")
+    assert bucket_of("unix:") == "unix:", "a proxy's own word must not be a 500"
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +256,15 @@ def test_a_bulk_body_of_another_form_is_422(plain, equations):
     response = plain.post("/predict/batch", json={"equations": equations})
     assert response.status_code == 422
     assert response.json()["detail"]
+
+
+def test_a_422_does_not_grow_with_what_is_wrong(plain):
+    """A body of less than a megabyte with 100,000 keys made an answer of nine."""
+    wrong = {"equation": "1+1=", **{f"key{n}": n for n in range(50_000)}}
+    response = plain.post("/predict", json=wrong)
+    assert response.status_code == 422
+    assert len(response.content) < 200_000
+    assert response.json()["detail"][-1]["msg"] == f"and {50_000 - 1024} more"
 
 
 def test_what_is_counted_stands_in_metrics():

@@ -105,6 +105,7 @@ def test_a_media_type_with_a_charset_is_json(running):
         ),
         (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET http://example.com HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"CONNECT x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"PATCH /predict HTTP/1.1\r\nHost: x\r\n\r\n", 405),
         (request(None, path="/predict"), 405),
@@ -170,6 +171,65 @@ def test_a_byte_now_and_then_does_not_keep_a_request_open(running):
                 continue
             break
         assert answered.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_request_that_begins_behind_another_has_its_time_too(running):
+    """In one piece with the one before it, and then silence."""
+    with running.connect() as connection:
+        connection.sendall(request(None, path="/livez") + question("1+1=")[:-3])
+        assert read_response(connection)[0] == 200
+        assert read_response(connection)[0] == 408
+        assert connection.recv(100) == b""
+
+
+def test_a_body_behind_another_request_is_read_as_it_is(running):
+    """What looks like a header in it is none, and not a byte of it may be lost."""
+    body = b'{"equation": "7+2="}\r\nupgrade: h2c\r\n'
+    with running.connect() as connection:
+        whole = request(None, path="/livez") + request(body)
+        connection.sendall(whole[: -len(body)])
+        assert read_response(connection)[0] == 200
+        connection.sendall(body + question("951+11="))
+        assert read_response(connection)[0] == 422
+        status, _, answer = read_response(connection)
+        assert (status, json.loads(answer)["predicted_answer"]) == (200, "962")
+
+
+def test_a_head_that_is_cut_in_a_wish_for_another_protocol_keeps_its_headers(running):
+    raw = question("7+2=", "X-Request-ID: abc", "Upgrade: h2c", "Connection: Upgrade")
+    cut = raw.index(b"Upgrade: h2") + len(b"Upgrade: h2")
+    with running.connect() as connection:
+        connection.sendall(raw[:cut])
+        time.sleep(0.1)
+        connection.sendall(raw[cut:])
+        assert read_response(connection)[1]["x-request-id"] == "abc"
+
+
+def test_a_trailer_is_no_header(running):
+    """It could name another address, or another key, than a proxy let through."""
+    body = b'{"equation": "7+2="}'
+    raw = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nX-Request-ID: forged\r\n\r\n"
+    ) % (len(body), body)
+    status, headers, _ = running.ask(raw)
+    assert status == 200
+    assert headers["x-request-id"] != "forged"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/invocations"])
+def test_a_client_that_leaves_in_its_body_is_counted_as_gone(running, path):
+    name = f'arithmetic_requests_total{{outcome="gone",route="{path}"}}'
+    with running.connect() as connection:
+        connection.sendall(request('{"equations": ["1+1="]}', path=path)[:-5])
+        time.sleep(0.1)
+    for _ in range(50):
+        if name in running.ask(request(None, path="/metrics"))[2].decode():
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError(running.ask(request(None, path="/metrics"))[2].decode())
+    assert "Traceback" not in running.log.read_text()
 
 
 def test_pipelined_requests_are_answered_in_order(running):

@@ -44,6 +44,20 @@ def test_bundles_that_nobody_remembers_are_deleted(pulled: list[Pulled], tmp_pat
     ]
 
 
+def test_bundles_that_never_passed_are_deleted_in_the_end(
+    pulled: list[Pulled], tmp_path: Path
+) -> None:
+    """Refused by the self-test or withdrawn: no note ever names them."""
+    cache = tmp_path / "cache"
+    long_ago = time.time() - 2 * ABANDONED_SECONDS
+    for name, when in (("m-77-0123456789ab", long_ago), ("m-78-0123456789ab", time.time())):
+        (cache / name).mkdir()
+        os.utime(cache / name, (when, when))
+    Memory(cache, URI, SERVER).remember(pulled[0])
+    assert not (cache / "m-77-0123456789ab").exists()
+    assert (cache / "m-78-0123456789ab").exists(), "another worker may just have fetched it"
+
+
 def test_downloads_that_nobody_finished_are_deleted(pulled: list[Pulled], tmp_path: Path) -> None:
     """One that is still at work is not."""
     old, new = (tmp_path / "cache" / f".pull-{name}" for name in ("old", "new"))
