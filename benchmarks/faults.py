@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from arithmetic.errors import Problem, reported
+from benchmarks import serving_faults
 from benchmarks import serving_trials as trials
-from benchmarks.results_file import write
+from benchmarks.results_file import machine, write
 from benchmarks.serving_load import cores
 from benchmarks.serving_peers import ROOT
 from benchmarks.serving_store import REGISTRY_HELP, registry
@@ -81,7 +82,10 @@ def main() -> None:
             raise Problem(f"no trial is called {unknown[0]!r}; there are {', '.join(TRIALS)}")
         rows: dict[str, Row] = {}
         started = time.monotonic()
-        os.sched_setaffinity(0, {cores()[1]})
+        measured_on = machine()
+        server_core, load_core = serving_faults.CORE, cores()[1]
+        # The service by its own `taskset`; all else, this process and the MLflow server, here.
+        os.sched_setaffinity(0, {load_core})
         with registry(given.registry) as uri:
             print(f"{'trial':14}{'failures':>9}", flush=True)
             for name in names:
@@ -90,6 +94,9 @@ def main() -> None:
         failures = sum(row["failures"] for row in rows.values())
         if given.result:
             content = {
+                "machine": measured_on,
+                "server_core": server_core,
+                "load_core": load_core,
                 "failures": failures,
                 "seconds": round(time.monotonic() - started),
                 "trials": rows,

@@ -118,6 +118,17 @@ class House:
             time.sleep(0.1)
         return bool(ask(self.address, "7+2=")["model_version"] == number)
 
+    def _until_refused(self) -> None:
+        """Wait until the service says something against version 2."""
+        deadline = time.monotonic() + 30
+        while True:
+            health = get(f"{self.address}/health")
+            if "2" in health["refused"] or "version 2" in (health["reason"] or ""):
+                return
+            if time.monotonic() > deadline:
+                raise Problem("the service says nothing against the tampered version")
+            time.sleep(0.1)
+
     def keeps_serving(self) -> None:
         """Move the alias to version 2 by hand: the service must stay with version 1.
 
@@ -131,7 +142,7 @@ class House:
         with store.opened(self.root) as client:
             client.set_registered_model_alias(MODEL, ALIAS, "2")
         try:
-            time.sleep(1.0)  # a service that follows the alias has looked by then
+            self._until_refused()
             served, answer = get(f"{self.address}/health"), ask(self.address, "7+2=")
         finally:
             with store.opened(self.root) as client:

@@ -3,21 +3,36 @@
 # Importing `stages` sets the environment that torch reads when it loads, so it comes first.
 import stages  # noqa: F401, I001
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from benchmarks.small import checkout, dvc_environment
+from serving.settings import Settings
+
+
+# The same cases in every run, and none too slow on a busy machine.
+hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("tests")
+
+# What a user's shell may say to the product: no test may write to their registry, by their keys.
+OURS = ("MLFLOW_", "SIGNING_KEY", "SHADOW_", "DVC_EXP_", "DVC_STAGE", "GIT_", "FORWARDED_", "AWS_")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _models_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Services of tests remember versions here, and not where a user's service looks."""
+def _environment_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of the user's settings; versions are remembered where no user's service looks."""
+    settings = {name.upper() for name in Settings.model_fields}
     with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper() in settings or name.startswith((*OURS, "PROMETHEUS_MULTIPROC_DIR")):
+                patch.delenv(name)
         patch.setenv("MODEL_CACHE", str(tmp_path_factory.mktemp("models")))
         yield
 

@@ -1,5 +1,6 @@
 """Finished pipelines to record, and changes to them that keep dvc.lock true."""
 
+import atexit
 import functools
 import json
 import shutil
@@ -41,6 +42,7 @@ def digest_of(root: Path) -> tuple[str, str]:
 def _empty_store() -> Path:
     """A store with its schema and no content: making one takes seconds, copying it none."""
     folder = Path(tempfile.mkdtemp(prefix="arithmetic-lm-store-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "dvc.lock").touch()
     with store.opened(folder) as client:
         client.search_experiments()

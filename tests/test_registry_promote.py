@@ -14,6 +14,7 @@ from arithmetic.grammar import Grammar
 from registry import ALIAS, MODEL, history, promote, record, signing, store
 from registry.errors import PromotionRefused, RegistryUnreachable, VersionNotFound
 from registry.history import History
+from scripts import walk
 from tests import registry_fixtures
 
 SMALL, LARGE = Grammar(("+", "-"), 9), Grammar(("+", "-"), 99)
@@ -311,6 +312,26 @@ def test_with_nothing_registered_the_sentence_says_what_to_run(root: Path, tmp_p
         promote.promote("1", empty)
     with pytest.raises(VersionNotFound, match="not registered yet; run `dvc repro`"):
         promote.rollback(empty)
+
+
+def test_make_run_promotes_only_what_is_its_to_promote(root: Path) -> None:
+    """Where there is no Production yet, or a version that this very run registered."""
+    registered = {"1", "2", "3"}
+    # The bundle in the workspace is version 3, which makes errors.
+    with pytest.raises(PromotionRefused):
+        walk.choose(root, registered - {"3"})
+    promote.promote("1", root)
+    assert "left as it is; `make promote VERSION=3`" in walk.choose(root, registered)
+    assert "Production stays version 1: version 3 was not promoted" in walk.choose(
+        root, registered - {"3"}
+    )
+    assert promote.production(root) == "1"
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["promote"] = {"max_errors": 3}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    client_of(root).delete_registered_model_alias(MODEL, ALIAS)
+    assert walk.choose(root, registered) == f"version 3 of {MODEL} is new and now {ALIAS}"
+    assert walk.choose(root, registered) == f"version 3 of {MODEL} is {ALIAS}"
 
 
 def test_the_command_line(

@@ -31,6 +31,11 @@ class Model:
             assert self.gate.wait(10)
         return [answer(equation) for equation in equations]
 
+    async def called(self) -> None:
+        """Until a first call is at work, in whichever thread."""
+        while not self.calls:
+            await asyncio.sleep(0.001)
+
 
 def batcher(model: Model, heavy: str = "", metrics: Metrics | None = None, **limits) -> Batcher:
     made = Batcher(model, Limits(**limits), metrics or Metrics(), "7")
@@ -120,7 +125,7 @@ def test_past_its_limit_a_queue_refuses_at_once_and_the_others_do_not():
     async def ask() -> None:
         queues = batcher(model, heavy="/", metrics=metrics, queue_limit=10, largest_batch=1)
         first = queues.submit(Equation(0, "/", 1))
-        await asyncio.sleep(0.05)  # now it is in the thread, and ten may wait
+        await model.called()  # and ten may wait
         waiting = [queues.submit(Equation(n, "/", 1)) for n in range(9)]
         with pytest.raises(Overloaded):
             queues.submit_many([Equation(1, "+", 1), Equation(1, "/", 1), Equation(99, "/", 1)])
@@ -144,7 +149,7 @@ def test_whole_batches_that_gave_up_do_not_hold_up_those_behind_them():
     async def ask() -> None:
         queues = batcher(model, heavy="/", largest_batch=2)
         first = queues.submit(Equation(1, "/", 1))
-        await asyncio.sleep(0.05)  # it is in the thread now
+        await model.called()
         gave_up = [queues.submit(Equation(n, "/", 2)) for n in range(2, 6)]
         last = queues.submit(Equation(9, "/", 9))
         for future in gave_up:
@@ -164,7 +169,7 @@ def test_what_could_not_be_answered_in_time_is_refused_at_once():
         queues = batcher(model, heavy="/", largest_batch=2, deadline_seconds=1.0)
         queues._open(("/", 1)).took(3.0, 4)  # 0.19 s each, as a moving average
         in_thread = queues.submit(Equation(1, "/", 1))
-        await asyncio.sleep(0.05)
+        await model.called()
         waiting = [queues.submit(Equation(n, "/", 2)) for n in range(2, 5)]
         with pytest.raises(Overloaded):
             queues.submit(Equation(9, "/", 9))
@@ -184,7 +189,7 @@ def test_many_are_taken_whole_or_not_at_all():
         queues._open(("/", 1)).took(3.0, 4)
         many = queues.submit_many([Equation(n, "/", 2) for n in range(20)])
         assert len(many) == 20
-        await asyncio.sleep(0.05)
+        await model.called()
         with pytest.raises(Overloaded):
             queues.submit_many([Equation(n, "/", 3) for n in range(20)])
         assert len(queues._queues["/", 1]) == 18
@@ -198,8 +203,9 @@ def test_past_the_deadline_a_request_is_told_and_not_computed():
     model = Model(slow="/")
 
     async def ask() -> None:
-        queues = batcher(model, heavy="/", deadline_seconds=0.1, largest_batch=1)
+        queues = batcher(model, heavy="/", deadline_seconds=0.5, largest_batch=1)
         running = queues.submit(Equation(0, "/", 1))
+        await model.called()
         waiting = queues.submit(Equation(1, "/", 1))
         for future in (running, waiting):
             with pytest.raises(TooLate):

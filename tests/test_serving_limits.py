@@ -200,6 +200,19 @@ def test_the_limit_is_exact_and_refills(monkeypatch):
     assert [limit.take("a") > 0 for _ in range(6)] == [False] * 5 + [True]
 
 
+@pytest.mark.parametrize(("trusted", "believed"), [("", False), ("127.0.0.1", True)])
+def test_an_address_is_believed_from_a_trusted_proxy_alone(tmp_path: Path, trusted, believed):
+    """Else whoever writes X-Forwarded-For chooses the bucket that is charged."""
+    with serving_process(
+        tmp_path / "log", rate_limit=0.01, rate_burst=1, trusted_proxies=trusted
+    ) as running:
+        first, second = (
+            running.ask(question("1+1=", f"X-Forwarded-For: {address}"))[0]
+            for address in ("10.0.0.1", "10.0.0.2")
+        )
+    assert (first, second) == (200, 200 if believed else 429)
+
+
 def test_processes_share_one_limit(tmp_path: Path):
     """Four processes at once take from one bucket of 200: exactly 200 are admitted."""
     file = tmp_path / "limits"

@@ -146,7 +146,6 @@ def test_a_body_in_pieces_is_bounded_as_a_whole(running):
     ],
 )
 def test_a_slow_client_is_told_and_dropped(running, part):
-    started = time.monotonic()
     with running.connect() as connection:
         connection.sendall(part)
         if part:
@@ -154,7 +153,6 @@ def test_a_slow_client_is_told_and_dropped(running, part):
             assert (status, headers["connection"]) == (408, "close")
             assert "within 1 s" in json.loads(body)["detail"]
         assert connection.recv(100) == b""
-    assert time.monotonic() - started < 10
 
 
 def test_a_byte_now_and_then_does_not_keep_a_request_open(running):
@@ -219,16 +217,21 @@ def test_a_trailer_is_no_header(running):
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/invocations"])
 def test_a_client_that_leaves_in_its_body_is_counted_as_gone(running, path):
-    name = f'arithmetic_requests_total{{outcome="gone",route="{path}"}}'
+    name = f'arithmetic_requests_total{{outcome="gone",route="{path}"}} '
+
+    def gone() -> float:
+        metrics = running.ask(request(None, path="/metrics"))[2].decode()
+        return float(metrics.partition(name)[2].partition("\n")[0] or 0)
+
+    before = gone()
     with running.connect() as connection:
         connection.sendall(request('{"equations": ["1+1="]}', path=path)[:-5])
         time.sleep(0.1)
-    for _ in range(50):
-        if name in running.ask(request(None, path="/metrics"))[2].decode():
-            break
+    deadline = time.monotonic() + 10
+    while gone() == before:
+        assert time.monotonic() < deadline, f"{name} is still {before}"
         time.sleep(0.1)
-    else:
-        raise AssertionError(running.ask(request(None, path="/metrics"))[2].decode())
+    assert gone() == before + 1
     assert "Traceback" not in running.log.read_text()
 
 

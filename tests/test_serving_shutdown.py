@@ -26,11 +26,12 @@ def test_of_64_saturated_connections_none_is_cut(tmp_path, pause):
 
 def test_while_ending_it_is_not_ready_but_still_answers(tmp_path):
     """A load balancer sees the 503 while requests are still answered, on new connections too."""
-    with serving_process(tmp_path / "log", drain_seconds=1.5) as running:
+    with serving_process(tmp_path / "log", drain_seconds=4) as running:
         assert running.ask(request(None, path="/readyz"))[0] == 200
         running.end()
-        time.sleep(0.5)
         status, headers, body = running.ask(request(None, path="/readyz"))
+        while status == 200:  # the signal is on its way
+            status, headers, body = running.ask(request(None, path="/readyz"))
         assert (status, json.loads(body)["reason"]) == (503, "ending")
         assert headers["connection"] == "close"
         assert running.ask(request(None, path="/livez"))[0] == 200
@@ -49,10 +50,8 @@ def test_silent_and_endless_connections_do_not_keep_it_alive(tmp_path):
         assert silent.recv(1000).startswith(b"HTTP/1.1 200")
         half.sendall(question("1+1=")[:-5])
         time.sleep(0.2)
-        started = time.monotonic()
         running.end()
-        assert running.process.wait(10) == 0
-        assert time.monotonic() - started < 6
+        assert running.process.wait(15) == 0, "or it was killed past the grace period"
 
 
 def test_interrupted_from_a_terminal_it_ends_the_same_way(tmp_path):
