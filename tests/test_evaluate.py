@@ -22,6 +22,7 @@ from stages.evaluate import evaluate, picked, read_equations
 from stages.tally import Tally
 from stages.export import export
 from stages.params import validate
+from benchmarks import certify_full
 from benchmarks.small import params as small_params
 
 PARAMS = validate(small_params()).evaluate
@@ -228,3 +229,14 @@ def test_a_killed_process_of_the_evaluation_is_one_sentence(tiny_bundle):
         process.kill()
         with pytest.raises(Problem, match=r"ended from outside.*run `dvc repro`"):
             provers.run("margins", equations)
+
+
+def test_decoding_everything_by_the_graphs_counts_the_same_errors(tiny_bundle, pipeline):
+    """`make certify-full` finds errors where there are some; this model makes many."""
+    evaluation = json.loads((pipeline / "metrics" / "evaluation.json").read_text())
+    wrong = 0
+    with Provers(tiny_bundle, 1) as provers:
+        for operation in "+-":
+            every = whole_domain(tiny_bundle, operation)
+            wrong += len(certify_full.wrong_answers(every, provers.run("graph", every), 1))
+    assert wrong == evaluation["errors"] > 0

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from registry import FILES_TAG, MODEL, deliver, models, owed, record, store, versions
+from registry import FILES_TAG, MODEL, deliver, inputs, owed, record, store, versions
 from registry.errors import Owed, RegistryProblem, StaleWorkspace
 from registry.recording import Recorded
 from scripts import tracking_server
@@ -48,15 +48,15 @@ def census(root: Path) -> dict[str, int]:
 def test_recordings_owed_to_a_server_that_was_down_are_delivered_when_it_is_back(
     root: Path, pipeline: Path, tmp_path: Path
 ) -> None:
-    """Two of them, with the params and the code changed meanwhile, and a delivery that is killed.
+    """Two of them, whose params, bundle and data are gone meanwhile, and a delivery that is killed.
 
     Each `make deliver` is a process of its own; the address is remembered.
     """
     port = tracking_server.free_port("127.0.0.1")
     uri = f"http://127.0.0.1:{port}"
     wanted = []
-    for seed in (None, 4711):
-        if seed is not None:
+    for again in (False, True):
+        if again:
             registry_fixtures.another_model(root)
         wanted.append(registry_fixtures.digest_of(root))
         said = run_module(root, "registry.record", uri)
@@ -69,6 +69,7 @@ def test_recordings_owed_to_a_server_that_was_down_are_delivered_when_it_is_back
     assert len(owed.entries(root)) == 2, "repeating what is owed already is not owed twice"
     (root / "params.yaml").write_text("nothing: here any more\n")
     (root / "bundle" / "weights.safetensors").unlink()
+    (root / "data" / "train.csv").unlink()
 
     undelivered = run_module(root, "registry.deliver", None)
     assert undelivered.returncode == record.OWED
@@ -100,6 +101,8 @@ def test_recordings_owed_to_a_server_that_was_down_are_delivered_when_it_is_back
             assert run.inputs is not None
             assert len(run.inputs.dataset_inputs) == 3
             assert run.data.params["train.seed"] == "1"
+            files = {file.path for file in client.list_artifacts(run.info.run_id, "metrics")}
+            assert inputs.ARTIFACT in files, "what the training questions were like is owed too"
     assert census(served) == {"recorded": 2, "unfinished": 0, "versions": 2, "incomplete": 0}
 
 
@@ -206,4 +209,3 @@ def test_no_room_to_keep_it_is_said(root: Path, monkeypatch: pytest.MonkeyPatch)
     (root / owed.FOLDER).write_text("in the way")
     with pytest.raises(RegistryProblem, match=r"cannot be kept in .*\.owed"):
         record.record_or_keep(root)
-    assert models.file_digests(root / "bundle")
