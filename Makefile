@@ -110,7 +110,7 @@ reproduce: setup ## dvc.lock again from nothing, in a clone of the last commit; 
 reproduce-cpus: setup ## a shortened pipeline here and on emulated Intel and AMD CPUs: same hashes?
 	@python -m benchmarks.reproduce_cpus
 
-bench-kills: setup ## kill -9 at 1,000 points of dvc repro; an earlier run is gone on with (hours)
+bench-kills: setup ## kill -9 at 1,000 points of dvc repro; an earlier run is gone on with (most of an hour)
 	@python -m benchmarks.kills --jobs 2
 
 bench-decoders: setup ## the serving graphs beside those of AGAINST=COMMIT, milliseconds
