@@ -1,5 +1,6 @@
 """Other CPUs arrive at the same bytes: a few steps in every run, all of it in the dated result."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from arithmetic.errors import Problem
 from benchmarks import reproduce_cpus, sources
 from benchmarks.reproduce_cpus import CPUS, QEMU, compare, compared, equal, table
 from benchmarks.reproduce_operations import RESULT
+from benchmarks.small import ROOT
 
 
 @pytest.mark.qemu
@@ -38,6 +40,18 @@ def test_the_committed_result_found_every_output_equal_and_as_committed():
         for attention in ("position", "content"):
             assert f"{project}-{attention}/weights.safetensors" in result["outputs"]
     assert "small/evaluation.json" in result["outputs"]
+
+
+@pytest.mark.parametrize("project", ["default", "four-operations"])
+def test_what_was_compared_with_the_repository_is_what_is_there_now(project):
+    """The graphs of today, not those of an earlier day."""
+    outputs = json.loads(RESULT.read_text())["outputs"]
+    folder = ROOT / ("." if project == "default" else project) / "bundle" / "decoders"
+    graphs = sorted(folder.glob("*.onnx"))
+    assert graphs
+    for graph in graphs:
+        digests = set(outputs[f"{project}/committed/decoders/{graph.name}"].values())
+        assert digests == {hashlib.sha256(graph.read_bytes()).hexdigest()}, graph
 
 
 def test_a_difference_is_shown_and_a_missing_output_is_one():
