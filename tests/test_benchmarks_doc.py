@@ -2,6 +2,7 @@
 
 import json
 
+from benchmarks.faults import TRIALS
 from benchmarks.serving_environment import BARS
 from benchmarks.small import ROOT
 
@@ -21,3 +22,10 @@ def test_what_serving_costs_is_what_was_measured():
         f"load, {found['site_packages_mb']:.0f} MB of packages"
     ) in text
     assert all(found[key] < bar for key, bar in BARS.items()), "a bar is not met: say so there"
+
+
+def test_every_trial_of_the_faults_was_made_on_two_cores_and_nothing_failed():
+    found = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())
+    assert set(found["trials"]) == set(TRIALS)
+    assert found["failures"] == 0
+    assert found["server_core"] != found["load_core"]
