@@ -21,7 +21,7 @@ from serving.served import Served
 from serving.settings import Settings
 from serving.tally import CALLS_KEPT, Tally
 from serving.watch import Registry, Watch
-from serving.withdrawals import Identity, Withdrawals
+from serving.withdrawals import Withdrawals
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Candidate:
             # So that its files are kept, and deleted in the end; nothing starts from it.
             memory=Memory(*place),
             withdrawals=Withdrawals(*place),
-            on_withdrawal=self._heard,
+            on_withdrawal=lambda identity, reason, replaced: None,
             on_named=lambda identity, reason: None,
             seconds=settings.watch_seconds,
             retry_seconds=settings.pull_retry_seconds,
@@ -127,12 +127,6 @@ class Candidate:
         served.tally.withdrawn = True
         first, _ = self.watch.withdraw(served.identity, reason)
         return first
-
-    def _heard(self, identity: Identity, reason: str, replaced: bool) -> None:
-        """Another worker has withdrawn it."""
-        served = self.served
-        if served is not None and served.identity == identity:
-            served.tally.withdrawn = True
 
     def report(self) -> CandidateHealth:
         """For /health."""
