@@ -85,6 +85,12 @@ def test_the_servers_are_those_of_the_benchmark():
         expected = server_row(name, result["servers"].get(name))
         assert expected in lines, expected
     assert all(result["bars_met"].values()), "a bar is not met: say so in the README"
+    failed = {
+        name: found["connections_64"]["failures"] + found["connections_1"]["failures"]
+        for name, found in result["servers"].items()
+    }
+    assert f"Of the requests {failed.pop('torch')} failed, all of torch eager's" in README
+    assert not any(failed.values())
 
 
 def test_one_core_gives_the_same_bytes_in_the_seconds_that_are_stated():
