@@ -99,13 +99,10 @@ class Candidate:
     def pick(self) -> Served | None:
         """The candidate if it is its turn to answer; only a canary has turns."""
         served = self.served
-        if served is None or self.mode != "canary":
-            return None
-        production = self._production()
-        if production is None or production.bundle_sha256 == served.bundle_sha256:
+        if served is None or self.mode != "canary" or self._production() is None:
             return None
         # Each time, as Production may have moved on since the candidate was loaded.
-        return served if knows_all(served, production) and self._its_turn(1) else None
+        return served if self._obstacle(served) is None and self._its_turn(1) else None
 
     def copy(self, of: Tally, production: Answerer, equations: Sequence[Equation]) -> None:
         """Let the candidate answer what Production, `of`, has answered; never waits."""
@@ -132,12 +129,8 @@ class Candidate:
         """For /health."""
         served, calls = self.served, list(self._production_calls)
         reason = self.watch.reason
-        if served is not None and self._is_production(served):
-            reason = f"version {served.version} is Production already"
-        elif served is not None and self.mode == "canary":
-            production = self._production()
-            if production is not None and not knows_all(served, production):
-                reason = lacking(served)
+        if served is not None:
+            reason = self._obstacle(served) or reason
         return CandidateHealth(
             model_uri=self.watch.model_uri,
             mode=self.mode,
@@ -151,9 +144,16 @@ class Candidate:
             production_call_ms=round(median(calls) * 1e3, 3) if calls else None,
         )
 
-    def _is_production(self, served: Served) -> bool:
+    def _obstacle(self, served: Served) -> str | None:
+        """Why it may not answer in Production's place, or is not tried, if that is so."""
         production = self._production()
-        return production is not None and production.bundle_sha256 == served.bundle_sha256
+        if production is None:
+            return None
+        if production.bundle_sha256 == served.bundle_sha256:
+            return f"version {served.version} is Production already"
+        if self.mode == "canary" and not knows_all(served, production):
+            return lacking(served)
+        return None
 
     def _its_turn(self, questions: int) -> bool:
         """Whether this call is among the share, spread evenly."""

@@ -4,9 +4,13 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+
+from arithmetic import config, model
+from stages import params
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("arithmetic", "stages", "registry", "serving", "scripts")
@@ -90,3 +94,9 @@ def test_the_second_configuration_has_the_same_dag():
     same = second.replace("PYTHONPATH=.. ", "").replace("- ../", "- ")
     first = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(same) == yaml.safe_load(first)
+
+
+def test_the_kinds_of_attention_are_the_same_wherever_they_are_listed():
+    """params.yaml takes what there is, and a bundle's config is refused for any other."""
+    taken = get_args(params.Model.model_fields["attention"].annotation)
+    assert set(taken) == set(config.ATTENTIONS) == set(model.ATTENTIONS)

@@ -33,6 +33,13 @@ def house(pipeline: Path, scratch: Path) -> Iterator[tampering.House]:
         yield house
 
 
+@pytest.fixture
+def clone(house: tampering.House, tmp_path: Path) -> Path:
+    """A copy of the house's repository with its store, which a test may change."""
+    shutil.copytree(house.root, tmp_path / "clone", symlinks=True)
+    return tmp_path / "clone"
+
+
 def test_a_healthy_chain_is_traced_from_the_service_to_the_code(house: tampering.House) -> None:
     """`make trace`: Production, as the service says it, down to the files of its commit."""
     links = list(trace.trace(house.root, None, house.address, house.trusted_key))
@@ -104,14 +111,12 @@ def test_a_door_that_lets_something_through_would_be_noticed(house: tampering.Ho
         tampering.attempt(house, nothing, "trace")
 
 
-def test_a_rewritten_history_breaks_the_chain(house: tampering.House, tmp_path: Path) -> None:
+def test_a_rewritten_history_breaks_the_chain(clone: Path) -> None:
     """Code, dvc.lock or the commit itself: what is recorded has to be in the repository."""
-    root = tmp_path / "clone"
-    shutil.copytree(house.root, root, symlinks=True)
-    with store.opened(root) as client:
+    with store.opened(clone) as client:
         version = client.get_model_version(MODEL, "2")
         run = client.get_run(str(version.run_id))
-        first = git(root, "rev-list", "--max-parents=0", "HEAD").strip()
+        first = git(clone, "rev-list", "--max-parents=0", "HEAD").strip()
         own = run.data.tags["git_commit"]
         for commit, says in (
             (first, "clean tree with a dvc.lock"),
@@ -119,61 +124,51 @@ def test_a_rewritten_history_breaks_the_chain(house: tampering.House, tmp_path: 
         ):
             client.set_tag(run.info.run_id, "git_commit", commit)
             with pytest.raises(BrokenLink, match=says):
-                list(trace.trace(root, "2"))
+                list(trace.trace(clone, "2"))
         client.set_tag(run.info.run_id, "git_commit", first)
         client.set_tag(run.info.run_id, "git_dirty", "yes")
-        later = list(trace.trace(root, "2"))[-2]
+        later = list(trace.trace(clone, "2"))[-2]
         assert later.says.startswith(own)
         assert "recorded before it was committed" in later.says
     # The same dvc.lock over other code.
-    (root / "arithmetic" / "model.py").write_text("# other code\n")
-    git(root, "commit", "-qam", "other code")
-    with store.opened(root) as client:
-        head = git(root, "rev-parse", "HEAD").strip()
+    (clone / "arithmetic" / "model.py").write_text("# other code\n")
+    git(clone, "commit", "-qam", "other code")
+    with store.opened(clone) as client:
+        head = git(clone, "rev-parse", "HEAD").strip()
         client.set_tag(run.info.run_id, "git_commit", head)
     with pytest.raises(BrokenLink, match=r"arithmetic/model\.py of MD5 \w{12}, and commit"):
-        list(trace.trace(root, "2"))
+        list(trace.trace(clone, "2"))
 
 
-def test_what_mlflow_shows_of_a_run_is_what_was_recorded(
-    house: tampering.House, tmp_path: Path
-) -> None:
+def test_what_mlflow_shows_of_a_run_is_what_was_recorded(clone: Path) -> None:
     """A metric of its pages, and whether there is such a run at all."""
-    root = tmp_path / "clone"
-    shutil.copytree(house.root, root, symlinks=True)
-    with store.opened(root) as client:
+    with store.opened(clone) as client:
         run = str(client.get_model_version(MODEL, "2").run_id)
         client.log_metric(run, "errors", 4711.0, step=1)
         with pytest.raises(BrokenLink, match=r"outputs → errors: the metric .* is 4711\.0"):
-            list(trace.trace(root, "2"))
+            list(trace.trace(clone, "2"))
         client.delete_run(run)
     with pytest.raises(BrokenLink, match="its stage is recorded as active and is deleted"):
-        list(trace.trace(root, "2"))
+        list(trace.trace(clone, "2"))
 
 
-def test_an_uncommitted_tree_is_reported_as_that(house: tampering.House, tmp_path: Path) -> None:
-    root = tmp_path / "clone"
-    shutil.copytree(house.root, root, symlinks=True)
-    first = git(root, "rev-list", "--max-parents=0", "HEAD").strip()
-    with store.opened(root) as client:
+def test_an_uncommitted_tree_is_reported_as_that(clone: Path) -> None:
+    first = git(clone, "rev-list", "--max-parents=0", "HEAD").strip()
+    with store.opened(clone) as client:
         run = str(client.get_model_version(MODEL, "2").run_id)
         client.set_tag(run, "git_commit", first)
         client.set_tag(run, "git_dirty", "yes")
-    git(root, "checkout", "-q", "--orphan", "elsewhere", first)
-    for branch in git(root, "branch", "--format=%(refname:short)").split():
-        git(root, "branch", "-D", branch)
-    git(root, "tag", "kept", first)
-    last = list(trace.trace(root, "2"))[-1]
+    git(clone, "checkout", "-q", "--orphan", "elsewhere", first)
+    for branch in git(clone, "branch", "--format=%(refname:short)").split():
+        git(clone, "branch", "-D", branch)
+    git(clone, "tag", "kept", first)
+    last = list(trace.trace(clone, "2"))[-1]
     assert last.reservation
     assert "changes that no commit here holds" in last.says
 
 
-def test_without_production_there_is_nothing_to_trace(
-    house: tampering.House, tmp_path: Path
-) -> None:
-    root = tmp_path / "clone"
-    shutil.copytree(house.root, root, symlinks=True)
-    with store.opened(root) as client:
+def test_without_production_there_is_nothing_to_trace(clone: Path) -> None:
+    with store.opened(clone) as client:
         client.delete_registered_model_alias(MODEL, "Production")
     with pytest.raises(VersionNotFound, match="no version of arithmetic-lm is Production"):
-        list(trace.trace(root))
+        list(trace.trace(clone))
