@@ -1,5 +1,7 @@
-"""The domain: what an equation is and how a model answers it.
+"""The task and the model; knows no DVC, MLflow or HTTP."""
 
-Knows nothing of DVC, MLflow or HTTP. The modules that serving needs (`grammar`, `tokenizer`,
-`layouts`, `bundle`, `engine`) import no torch; `model` and `decoding` do.
-"""
+import os
+
+# onnxruntime reads this once, when it is first imported; without it, it writes below ~/.cache and
+# looks up a telemetry host.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"

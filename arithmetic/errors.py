@@ -1,77 +1,86 @@
-"""What can go wrong for a user, as a tree of exceptions.
+"""Define the errors a user can cause and how a command line shows them.
 
-    Problem                 one sentence that names the cause and the mend
-    ├── InvalidEquation     the grammar refuses the text (also a ValueError)
-    ├── UnknownCharacter    the tokenizer has no such character (also a ValueError)
-    ├── InvalidParams       params.yaml says something impossible
-    ├── BrokenBundle        a model on disk is missing, damaged or of another format
-    └── RegistryProblem     see `registry`: unreachable, no such version, promotion refused
+    UserError                    a message with the value, and a hint with the fix
+    ├── InvalidEquationError     the grammar rejects the text (also a ValueError)
+    ├── InvalidParamsError       params.yaml holds something impossible
+    ├── InvalidModelError        a model directory is missing, damaged or of another format
+    └── RegistryError            see registry/exceptions.py
 
-A full disk and Ctrl-C are said in a sentence too (`reported`). Anything else that reaches the
-terminal is a bug and keeps its traceback.
+Any other exception that reaches the terminal is a bug and keeps its traceback.
 """
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Problem(Exception):
-    """A user's problem. `str(problem)` is one sentence naming the cause and the mend."""
+class UserError(Exception):
+    """Describe a user's mistake: `str(error)` is the message, `error.hint` the fix."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message, self.hint = message, hint
 
 
-class InvalidEquation(Problem, ValueError):
-    """The text is not an equation of this grammar.
+class InvalidEquationError(UserError, ValueError):
+    """Reject a text that is not an equation of the grammar.
 
     Attributes:
-        reason: what is wrong with it as one word, for counting: `empty`, `unknown_character`,
-            `no_equals_sign`, `malformed`, `unknown_operation`, `out_of_range`, `division_by_zero`.
+        code: the reason as one word: `empty`, `unknown_character`, `no_equals_sign`, `malformed`,
+            `unknown_operation`, `out_of_range` or `division_by_zero`.
     """
 
-    def __init__(self, message: str, reason: str = "malformed"):
-        super().__init__(message)
-        self.reason = reason
+    def __init__(self, message: str, hint: str = "", code: str = "malformed"):
+        super().__init__(message, hint)
+        self.code = code
 
 
-class UnknownCharacter(Problem, ValueError):
-    """The text holds a character outside the vocabulary."""
+class InvalidParamsError(UserError):
+    """Reject params with an unknown key, a wrong type or an impossible combination."""
 
 
-class InvalidParams(Problem):
-    """params.yaml has an unknown key, a wrong type or an impossible combination."""
+class InvalidModelError(UserError):
+    """Reject a model directory that is missing, damaged or of another format."""
 
 
-class BrokenBundle(Problem):
-    """A model folder that cannot be trusted to answer."""
-
-
-class RegistryProblem(Problem):
-    """Something between this project and MLflow; subclasses live in `registry`."""
-
-
-# A disk that takes no more, or may not be written.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-_INTERRUPTED = 130  # what a shell makes of a process that SIGINT ended
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+INTERRUPTED = 130  # a shell's exit status for SIGINT
+CLOSED_PIPE = 141  # and for SIGPIPE
 
 
 @contextmanager
-def reported() -> Iterator[None]:
-    """Turn a `Problem` into `error: …` on stderr and exit status 1, for every `main()`."""
+def cli_errors() -> Iterator[None]:
+    """Turn a UserError into `error:` and `hint:` on stderr and exit status 1, for every `main()`.
+
+    A full disk is shown the same way, Ctrl-C as `interrupted` (status 130); a closed pipe
+    (`… | head`) ends the process quietly, and a terminal without the characters gets escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except Problem as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        raise SystemExit(1) from None
+        sys.stdout.flush()
+    except UserError as error:
+        _fail(error.message, error.hint)
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(CLOSED_PIPE) from None
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK_ERRORS:
             raise
-        print(
-            f"error: {error.filename or 'a file'} cannot be written or read ({error.strerror}); "
-            "make room or mend its permissions, and repeat",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
+        path = error.filename or "a file"
+        _fail(f"cannot write or read {path}: {error.strerror}", "free space or fix its permissions")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _fail(message: str, hint: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    raise SystemExit(1) from None

@@ -1,14 +1,13 @@
-"""Characters to ids and back; strict, so that nothing is silently dropped.
+"""Convert characters to token ids and back.
 
-The ids of the digits are the digits themselves: layouts do arithmetic on columns of digits, and a
-column of digits is then already a column of tokens. `>` is the model's own mark for a multiple that
-has outgrown its digits. END closes every answer and has no character that a user could type: a
-model that never writes it is measured as infinite generation.
+The ids of the digits are the digits themselves, so a column of digits is already a column of
+tokens. `>` marks a multiple that has outgrown its digits (division). END closes every answer; a
+model that never writes it is counted as infinite generation.
 """
 
 from collections.abc import Iterable
 
-from arithmetic.errors import UnknownCharacter
+from arithmetic.errors import InvalidEquationError
 
 CHARACTERS = "0123456789+-*/=>"
 IDS = {character: index for index, character in enumerate(CHARACTERS)}
@@ -17,24 +16,19 @@ VOCABULARY_SIZE = END + 1
 
 
 def encode(text: str) -> list[int]:
-    """The ids of `text`.
-
-    Raises:
-        UnknownCharacter: names the first character outside the vocabulary.
-    """
-    ids = []
+    """Return the ids of `text`; raise InvalidEquationError on a character without an id."""
     for position, character in enumerate(text):
         if character not in IDS:
-            raise UnknownCharacter(
-                f"character {character!r} at position {position + 1} is not in the vocabulary "
-                f"{CHARACTERS!r}"
+            raise InvalidEquationError(
+                f"character {character!r} at position {position + 1} is not in the vocabulary",
+                f"use the characters {CHARACTERS}",
+                "unknown_character",
             )
-        ids.append(IDS[character])
-    return ids
+    return [IDS[character] for character in text]
 
 
 def decode(ids: Iterable[int]) -> str:
-    """The characters of `ids` up to, not including, the first END."""
+    """Return the characters of `ids` up to, not including, the first END."""
     text = []
     for token in ids:
         if token == END:

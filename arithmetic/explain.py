@@ -1,7 +1,7 @@
-"""A model's scratch as a pupil would read it.
+"""Explain a model's scratchpad as readable lines.
 
-Only the characters that the model wrote are shown, in words around them; nothing is computed here,
-so a wrong scratch is shown as wrong as it is.
+Only the characters that the model generated are shown; nothing is computed here, so a wrong
+scratchpad is shown as it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from arithmetic import layouts
+from arithmetic import formats
 from arithmetic.grammar import Equation
 
 # For as many digits as `generate.max_operand` may have.
@@ -25,31 +25,30 @@ PLACES = (
     "hundred millions",
 )
 
-# Characters of the scratch by the names that `arithmetic.written` gives them.
+# Characters of the scratchpad by the names that `arithmetic.scratchpad` gives them.
 Tokens = dict[str, str]
 
 
-def explain(equation: Equation, scratch: str, digits: int) -> list[str]:
-    """The written steps, a line each.
+def explain(equation: Equation, scratchpad: str, digits: int) -> list[str]:
+    """Return the written steps, a line each.
 
     Args:
-        scratch: of the model's answer to this equation.
+        scratchpad: `Answer.scratchpad` of the model's answer to this equation.
         digits: of an operand in the model's grammar.
     """
-    tokens = dict(zip(_names(equation.operation, digits), scratch, strict=True))
+    tokens = dict(zip(_names(equation.operation, digits), scratchpad, strict=True))
     a, b = (f"{number:0{digits}d}"[::-1] for number in (equation.operand_1, equation.operand_2))
     return _EXPLANATIONS[equation.operation](tokens, a, b)
 
 
 @lru_cache
 def _names(operation: str, digits: int) -> Sequence[str]:
-    page, lengths = layouts.sheet(operation, np.array([1]), np.array([1]), digits)
-    start = layouts.prompt_length(digits)
-    return page.names[start : start + lengths.scratch]
+    columns = formats.build_columns(operation, np.array([1]), np.array([1]), digits)
+    return columns.names[2 * digits + 2 : columns.answer_start]
 
 
 def _number(characters: Sequence[str]) -> str:
-    """Least significant first to a number without leading zeros."""
+    """Convert digits, least significant first, to a number without leading zeros."""
     return "".join(reversed(characters)).lstrip("0") or "0"
 
 
@@ -66,7 +65,7 @@ def _subtraction(tokens: Tokens, a: str, b: str) -> list[str]:
     lines, borrow = [], ""
     for i, (x, y) in enumerate(zip(a, b, strict=True)):
         difference = f"{x} - {y}" + (f" - {borrow}" if borrow else "")
-        borrow = tokens[f"borrow {i}"]
+        borrow = tokens[f"carry {i}"]
         lines.append(f"{PLACES[i]}: {difference} = {tokens[f'digit {i}']}, borrow {borrow}")
     if borrow != "0":
         lines.append("a borrow is left over: the result is negative, so take the complement")

@@ -1,0 +1,138 @@
+"""Define a model directory: its files, its config and its digest.
+
+    config.json                  the grammar and the model's shape
+    model.safetensors            the parameters
+    input_profile.json           the distribution of the training inputs
+    decoders/add_subtract.onnx   a greedy decoder for each sequence format
+
+No pickle. The digest covers the bytes of all files, so a registered version, a directory on disk
+and a running service can be compared by one line of text. Serving imports this: no torch here.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from arithmetic.errors import InvalidModelError
+from arithmetic.formats import get_formats
+from arithmetic.grammar import OPERATIONS, Grammar
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INPUT_PROFILE = "input_profile.json"
+DECODERS = "decoders"
+REPRODUCE = "run `dvc repro` to write it again"
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelConfig(_Section):
+    """Hold what is needed to rebuild the model beside its weights.
+
+    Attributes:
+        vocabulary_size: number of token ids.
+        sequence_lengths: tokens read of a sequence, for each format of the grammar, in order.
+        d_model: width of the residual stream; a multiple of `heads`.
+        layers, heads: of the Transformer.
+        mlp_ratio: hidden width of the MLP over `d_model`.
+        attention: `dot_product` or `positional`.
+    """
+
+    vocabulary_size: Count
+    sequence_lengths: list[Count]
+    d_model: Count
+    layers: Count
+    heads: Count
+    mlp_ratio: Count
+    attention: Literal["dot_product", "positional"]
+
+
+class GrammarConfig(_Section):
+    """Hold the domain: the operators, and operands from 0 to `max_operand`."""
+
+    operations: list[str]
+    max_operand: Count
+
+
+class ArtifactConfig(_Section):
+    """Hold config.json: which equations a model answers, and its shape.
+
+    The service checks a request by this grammar, never by params.yaml.
+    """
+
+    format: Literal[3] = 3
+    grammar: GrammarConfig
+    model: ModelConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> "ArtifactConfig":
+        operations = self.grammar.operations
+        if not operations or len(set(operations)) != len(operations):
+            raise ValueError("names no operation, or one of them twice")
+        if not set(operations) <= OPERATIONS.keys():
+            raise ValueError(f"names an unknown operation among {operations}")
+        if len(self.model.sequence_lengths) != len(get_formats(operations)):
+            raise ValueError("has not one sequence length for each format")
+        if self.model.d_model % self.model.heads:
+            raise ValueError("has a width that is not a multiple of its heads")
+        return self
+
+    def get_grammar(self) -> Grammar:
+        """Return the grammar as the code uses it."""
+        return Grammar(tuple(self.grammar.operations), self.grammar.max_operand)
+
+
+def write_config(path: Path, config: ArtifactConfig) -> None:
+    """Write config.json, the same bytes for the same config."""
+    path.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_config(directory: Path) -> ArtifactConfig:
+    """Read config.json of a model directory.
+
+    Raises:
+        InvalidModelError: it is missing, not JSON, of another format, or describes no possible
+            model.
+    """
+    path = directory / CONFIG
+    try:
+        return ArtifactConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidModelError(f"cannot read {path}: {error.strerror}", REPRODUCE) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = f"{place}: {first['msg']}" if place else first["msg"]
+        raise InvalidModelError(f"{path} is not a model's config: {reason}", REPRODUCE) from error
+
+
+def decoder_path(format_name: str) -> str:
+    """Return the path of a format's decoder within the model directory."""
+    return f"{DECODERS}/{format_name}.onnx"
+
+
+def model_files(config: ArtifactConfig) -> tuple[str, ...]:
+    """Return the paths of a complete model directory, sorted."""
+    decoders = [decoder_path(fmt.name) for fmt in get_formats(config.grammar.operations)]
+    return tuple(sorted([CONFIG, WEIGHTS, INPUT_PROFILE, *decoders]))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file; raise InvalidModelError if it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InvalidModelError(f"cannot read {path}: {error.strerror}", REPRODUCE) from error
+
+
+def digest(directory: Path) -> str:
+    """Return the SHA-256 over names and digests of all files; raise InvalidModelError."""
+    files = model_files(load_config(directory))
+    lines = [f"{name} {file_digest(directory / name)}\n" for name in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
