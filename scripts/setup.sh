@@ -31,6 +31,9 @@ fi
 if [ "$stamped_location" = "$location" ] && [ "$stamped_checksum" = "$checksum" ]; then
     exit 0
 fi
+# Another checkout's environment (a worktree may link to it) is never changed from here.
+[ ! -L .venv ] || fail ".venv is a link, and $location does not have the packages of $lock" \
+    "run make setup in $(dirname "$location"), or remove the link"
 
 python=
 for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
