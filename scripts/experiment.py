@@ -57,10 +57,10 @@ def run(name: str) -> None:
     dvc("exp", "remove", "-q", name, stderr=subprocess.DEVNULL)
     if dvc("exp", "run", "--temp", "--name", name, *settings):
         raise UserError(f"the experiment {name} failed (see above)", "fix that and run it again")
-    import dvc.api  # type: ignore[import-not-found]  # a second to import
+    from dvc import api  # takes a second to import
 
     def read(path: str) -> Any:
-        return json.loads(dvc.api.read(path, repo=str(ROOT), rev=name))
+        return json.loads(api.read(path, repo=str(ROOT), rev=name))
 
     metrics, training = read("metrics/evaluation.json"), read("metrics/training.json")
     print(

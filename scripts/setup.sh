@@ -52,7 +52,7 @@ pip_option() {
     if [ -n "${!variable:-}" ]; then
         echo "${!variable}"
     else
-        echo "$pip_config" | sed -n "s/^[a-z]*\.$1='\(.*\)'\$/\1/p" | sed 's/\\n/ /g; q'
+        echo "$pip_config" | sed -n "s/^[a-z]*\.$1='\(.*\)'\$/\1/p" | sed 's/\\n/ /g; s/^ *//; q'
     fi
 }
 
