@@ -25,9 +25,10 @@ from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
 from registry import MODEL_NAME, PRODUCTION
-from registry.client import open_client
-from registry.promotion import production_version, promote
+from registry.client import open_client, registry_errors
+from registry.promotion import promote
 from registry.record import record
+from registry.versions import alias_target
 from scripts.experiment import ROOT, dvc
 
 TRACKING_URI = "http://127.0.0.1:5000"  # of compose.yaml
@@ -56,31 +57,28 @@ def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None
         except OSError as error:  # not listening yet, or 503 while it loads the model
             reason = str(error)
         time.sleep(0.2)
-    raise UserError(f"{url} is not ready: {reason or 'the service ended'}", hint)
+    if process is not None and process.poll() is not None:
+        reason = f"the process ended with status {process.returncode}"
+    raise UserError(f"{url} is not ready: {reason}", hint)
 
 
+@registry_errors()
 def reproduce_and_promote() -> str:
-    """Run `dvc repro` and promote what it registered; return the version in Production."""
-    known = {version.version for version in versions()}
+    """Run `dvc repro` and promote the version if it is new; return the one in Production."""
+    client = open_client()
+    known = {str(v.version) for v in client.search_model_versions(f"name = '{MODEL_NAME}'")}
     started = time.monotonic()
     if dvc("repro"):
         raise UserError("dvc repro failed (see above)", "fix that and run this again")
-    print(f"pipeline: done in {time.monotonic() - started:.0f} s", flush=True)
+    print(f"pipeline: {time.monotonic() - started:.0f} s", flush=True)
     version = record(ROOT).version
-    present = production_version()
-    if present is None or (version != present and version not in known):
-        promote(version, reason="quickstart")
-        present = version
-        print(f"registry: version {version} of {MODEL_NAME} is {PRODUCTION} now", flush=True)
-    elif version != present:
-        print(
-            f"registry: {PRODUCTION} stays version {present}, which was promoted by hand "
-            f"(`make promote VERSION={version}` changes it)",
-            flush=True,
-        )
-    else:
-        print(f"registry: version {version} of {MODEL_NAME} is {PRODUCTION}", flush=True)
-    return present
+    present = alias_target(client, PRODUCTION)
+    if present is not None and present != version and version in known:
+        hint = f"`make promote VERSION={version}` promotes version {version}"
+        print(f"registry: {PRODUCTION} stays version {present}; {hint}", flush=True)
+        return present
+    print(f"registry: {promote(version, ROOT, 'quickstart')}", flush=True)
+    return version
 
 
 @contextmanager
@@ -126,8 +124,8 @@ def free_port() -> int:
 
 def ask(address: str) -> str:
     """Ask for 951+11, or the nearest sum in the domain; return the answer as one line."""
-    domain = request(f"{address}/health")["grammar"]
-    operation, largest = domain["operations"][0], int(domain["max_operand"])
+    health = request(f"{address}/health")
+    operation, largest = health["operations"][0], health["max_operand"]
     equation = f"{min(951, largest)}{operation}{min(11, largest)}="
     answer = request(f"{address}/predict", {"equation": equation})
     return (

@@ -66,14 +66,6 @@ def test_failure_without_network_has_a_hint(checkout):
     assert not (checkout / ".venv/stamp").exists()
 
 
-@pytest.mark.slow
-def test_pip_that_cannot_bring_uv_has_a_hint(checkout):
-    done = run_setup(checkout, PIP_INDEX_URL=DEAD_INDEX)
-    assert done.returncode == 1
-    assert "error: pip could not install uv" in done.stderr
-    assert "hint: check the network" in done.stderr
-
-
 def test_cpu_build_of_torch_is_the_default(checkout):
     done = run_setup(checkout, uv=FAKE_UV)
     assert done.returncode == 0, done.stderr
