@@ -30,7 +30,7 @@ def seconds(command: list[str], folder: Path, environment: dict[str, str]) -> fl
 
 
 def measure(scratch: Path) -> dict[str, dict[str, float]]:
-    """Install by uv and by pip, in turn; return the seconds of each with a cold and a warm cache."""
+    """Install by uv and by pip in turn; return seconds with a cold and with a warm cache."""
     folder = scratch / "checkout"
     (folder / "scripts").mkdir(parents=True)
     shutil.copytree(ROOT / "requirements", folder / "requirements")
