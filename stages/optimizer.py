@@ -1,12 +1,10 @@
-"""The optimiser: Muon for the matrices inside the blocks, AdamW for everything else.
+"""Build the optimizers: Muon for the matrices inside the blocks, AdamW for everything else.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces each matrix's
-momentum by the nearest orthogonal matrix, found by a Newton-Schulz iteration. It needs fewer steps
-than AdamW alone (docs/decisions.md).
+momentum by the nearest orthogonal matrix, found by a Newton-Schulz iteration.
 
-`torch.optim.Muon` exists, but works matrix by matrix in bfloat16. Here all matrices of one shape go
-through the iteration as one batch in float32, which costs less and is byte-identical on every CPU
-tried (docs/reproducibility.md).
+`torch.optim.Muon` works matrix by matrix in bfloat16. Here all matrices of one shape are iterated
+as one batch in float32: `make bench-muon` compares cost and results (docs/log.md).
 """
 
 from collections import defaultdict
@@ -19,8 +17,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices, roughly: [K, m, n] with m <= n to the same shape."""
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Return approximately the nearest semi-orthogonal matrices: [K, m, n], m <= n, same shape."""
     a, b, c = NEWTON_SCHULZ
     x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
@@ -37,7 +35,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter from its `.grad`."""
+        """Update every parameter once from its `.grad`."""
         for group in self.param_groups:
             by_shape: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
@@ -52,7 +50,7 @@ class Muon(torch.optim.Optimizer):
                     matrices = matrices.transpose(1, 2)
                 by_shape[tuple(matrices.shape[1:])].append((parameter, matrices))
             for members in by_shape.values():
-                updates = orthogonalised(torch.cat([matrices for _, matrices in members]))
+                updates = orthogonalize(torch.cat([matrices for _, matrices in members]))
                 counts = [len(matrices) for _, matrices in members]
                 for (parameter, _), update in zip(members, updates.split(counts), strict=True):
                     if parameter.shape[-2] > parameter.shape[-1]:
@@ -62,10 +60,10 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
-def optimisers(
+def build_optimizers(
     model: nn.Module, muon_lr: float, muon_momentum: float, adamw_lr: float
 ) -> tuple[Muon, torch.optim.AdamW]:
-    """Muon over the matrices inside the blocks, fused AdamW over the rest.
+    """Return Muon over the matrices inside the blocks and fused AdamW over the rest.
 
     Fused, because AdamW's default implementation calls MKL's `sqrt`, which differs between CPUs.
     """
