@@ -1,20 +1,22 @@
-"""MLflow: the one room that knows it.
+"""MLflow: runs, registered versions, promotion and download.
 
-`record` projects the pipeline's files into runs and registered versions, `promote` moves the alias
-`Production`, `pull` brings a version to a service. `pull` and `errors` import no MLflow, since the
-service does not have it.
+`record` logs the pipeline's files as a run and registers the model, `promotion` moves the alias
+`Production`, `download` brings a version to a service, `lineage` checks where a version comes from.
 """
 
-MODEL = "arithmetic-lm"
-EXPERIMENT = "arithmetic-lm"
-ALIAS = "Production"
-CANDIDATE = "Candidate"  # what services may try beside it
+import os
 
-# Where a registered version keeps the bundle, relative to the version's folder.
-BUNDLE_PATH = "artifacts/bundle"
-# And its signature, if it was registered with a key.
-SIGNATURE_PATH = "artifacts/bundle.sig"
-# The tag of a version that says which bundle it holds.
-BUNDLE_TAG = "bundle_sha256"
-# The tag that says which files it consists of: JSON, path to SHA-256.
-FILES_TAG = "files_sha256"
+# MLflow reads these when it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+MODEL_NAME = "arithmetic-lm"
+EXPERIMENT = "arithmetic-lm"
+PRODUCTION, PREVIOUS, CANDIDATE = "Production", "Previous", "Candidate"  # aliases
+
+MODEL_PATH = "artifacts/model"  # of the model directory within a version
+SIGNATURE_PATH = "artifacts/model.sig"  # only in a version registered with a SIGNING_KEY
+DIGEST_TAG = "model_digest"  # of a version: `arithmetic.artifacts.digest` of its model directory
+RUN_TAG = "run_digest"  # of a run: the first digits of the digest of its dvc.lock
+REPORT_TAG = "evaluation_run_id"  # of a version: the run with its latest evaluation
+REPORT_PATH = "reports/evaluation.json"  # within that run, and in the workspace

@@ -1,8 +1,10 @@
-"""A bundle as an ordinary MLflow model: a column `equation` in, a column `answer` out.
+"""Answer equations as an ordinary MLflow model: a column `equation` in, a column `answer` out.
 
-MLflow stores this file with each version and executes it when the version is loaded ("models from
-code"), so nothing is pickled. It may import only what the version carries: `arithmetic.engine` and
-what that imports.
+MLflow keeps this file and the package `arithmetic` in each version and executes them when the
+version is loaded ("models from code"), so nothing is pickled.
+
+Two versions loaded in one process share the package of the first (a limit of MLflow: it puts each
+version's code on `sys.path`); a model directory of another format is then refused.
 """
 
 from pathlib import Path
@@ -12,21 +14,21 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-from arithmetic.engine import Engine
+from arithmetic.inference import OnnxModel
 
 
 class ArithmeticModel(PythonModel):
-    """Answers by the serving graph."""
+    """Answer by the exported decoders."""
 
     def load_context(self, context: Any) -> None:
-        """Load the bundle that the version carries; raises BrokenBundle."""
-        self.engine = Engine(Path(context.artifacts["bundle"]))
+        """Load the version's model directory; raise InvalidModelError."""
+        self.model = OnnxModel(Path(context.artifacts["model"]))
 
-    # MLflow reads the type hint of `model_input` as a schema, and warns of any but this one.
+    # MLflow takes a type hint of `model_input` for a schema, and warns of any but this one.
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Rows with a column `equation` to rows with `answer`; raises InvalidEquation."""
-        equations = [self.engine.grammar.parse(text) for text in model_input["equation"]]
-        answers = self.engine.answer(equations) if equations else []
+        """Map rows with `equation` to rows with `answer`; raise InvalidEquationError."""
+        equations = [self.model.grammar.parse(text) for text in model_input["equation"]]
+        answers = self.model.answer(equations) if equations else []
         return pd.DataFrame({"answer": pd.Series([a.text for a in answers], dtype="object")})
 
 

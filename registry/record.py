@@ -1,141 +1,299 @@
-"""record: the pipeline's files to one MLflow run and one registered version.
+"""Log a finished pipeline as one MLflow run, and register its model as a version.
 
-    python -m registry.record       in the repository's root; the last stage of `dvc repro`
+    python -m stages.register        the last stage of `dvc repro`
 
-The files are the truth and MLflow is their projection, so recording twice adds nothing. A run is
-known by the tag `run_digest` (what dvc.lock says of the stages), a version by the tag
-`bundle_sha256`. The same bundle evaluated anew is a new run, whose certificate goes to the existing
-version.
-
-When the store does not take it, the recording is kept (`registry.owed`), the sentence says so, and
-the exit status is OWED: `dvc repro` has promised a recorded version, and there is none yet.
+A run is identified by the digest of what dvc.lock contains, a version by the digest of its model
+directory. So repeating it does nothing, and after a kill at any moment it completes: an unfinished
+run is deleted and logged anew, and a version is created together with its tags.
 """
 
-import fcntl
-import functools
-import sys
+import getpass
+import json
+import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from importlib.metadata import version as installed
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arithmetic.errors import BrokenBundle, reported
-from registry import claims, origin, owed, recording, signing, store, workspace
-from registry.errors import Owed, RegistryProblem
-from registry.recording import Recorded
-from registry.workspace import Workspace
+import arithmetic
+from arithmetic import artifacts
+from registry import (
+    DIGEST_TAG,
+    EXPERIMENT,
+    MODEL_NAME,
+    REPORT_PATH,
+    REPORT_TAG,
+    RUN_TAG,
+    run_content,
+    signing,
+)
+from registry.client import (
+    artifact_location,
+    open_client,
+    registry_errors,
+    repository_root,
+    tracking_uri,
+)
+from registry.commits import head, is_dirty
+from registry.dvc_lock import REPRO, DvcLock, check_workspace, read_lock
+from registry.exceptions import StaleWorkspaceError
 
-# sysexits.h: "temporary failure, that can be tried again later".
-OWED = 75
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
+    from mlflow.entities.model_registry import ModelVersion
+
+_DVC_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
+_BATCH = 1000  # the most metrics that a server takes in one request
+_EXPERIMENT_TAGS = {
+    # MLflow's pages show the columns of training runs for this kind, else those of GenAI.
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "Each run is one pipeline (`dvc repro` or `dvc exp run`): params, "
+    "training curves, the evaluation over the whole domain, and the files to reproduce it.",
+}
+_MODEL_DESCRIPTION = (
+    "A Transformer that computes integer arithmetic exactly. Each version holds a model directory "
+    "(`artifacts/model`) and answers as a pyfunc model: a column `equation` in, a column `answer` "
+    "out. Services follow the alias `Production`."
+)
+# What a version needs to answer as a pyfunc model, pinned to what is installed here.
+_REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic")
 
 
+class Recorded(NamedTuple):
+    """Hold where a pipeline's results are in MLflow, and what was new."""
+
+    run_id: str
+    version: str
+    model_digest: str
+    is_new_run: bool
+    is_new_version: bool
+
+    def __str__(self) -> str:
+        verb = "registered" if self.is_new_version else "already registered"
+        run = "new run" if self.is_new_run else "run"
+        return (
+            f"{verb}: {MODEL_NAME} version {self.version}, model {self.model_digest[:12]}, "
+            f"{run} {self.run_id}"
+        )
+
+
+@registry_errors()
 def record(root: Path) -> Recorded:
-    """Record the finished pipeline in `root`; repeat as often as you like.
+    """Log and register the finished pipeline in `root`, unless that is done already.
 
     Raises:
-        StaleWorkspace: the files are not what dvc.lock says.
-        BrokenBundle: the bundle is incomplete.
-        DigestMismatch: files of the version in the store were changed.
-        RegistryUnreachable: no answer from the store.
-        RegistryProblem: the store refuses.
+        StaleWorkspaceError: the files are not the ones in dvc.lock.
+        InvalidModelError: the model directory is incomplete.
+        RegistryUnreachableError, RegistryError: from the store.
     """
-    signing.configured()
-    found = workspace.read(root)
-    with one_at_a_time(root):
-        return _record(root, found)
+    from filelock import FileLock
+
+    lock = read_lock(root)
+    check_workspace(root, lock)
+    model_digest = artifacts.digest(root / "model")
+    report = json.loads((root / REPORT_PATH).read_bytes())
+    if report.get("model_digest") != model_digest:
+        message = f"{REPORT_PATH} is of another model than model/ ({model_digest[:12]})"
+        raise StaleWorkspaceError(message, "run `dvc repro --force evaluate`")
+    lock_file = repository_root() / ".dvc" / "tmp" / "register.lock"
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_file):  # `dvc exp run --jobs 2` runs two pipelines
+        client = open_client()
+        experiment = _get_or_create_experiment(client)
+        run_id = _find_finished_run(client, experiment, lock)
+        is_new_run = run_id is None
+        if run_id is None:
+            run_id = _log_run(client, experiment, root, lock, report)
+        version = find_version(client, model_digest)
+        is_new_version = version is None
+        if version is None:
+            _log_model(client, experiment, run_id, root, model_digest)
+            version = _create_version(client, experiment, run_id, report)
+        _describe_version(client, version, run_id, report)
+    return Recorded(run_id, str(version.version), model_digest, is_new_run, is_new_version)
 
 
-def record_or_keep(
-    root: Path, delivered: Callable[[Recorded], object] = lambda _: None
-) -> Recorded:
-    """Record what is still owed to this store, oldest first, and then the pipeline in `root`.
-
-    Args:
-        delivered: told of each earlier recording as it is brought.
-
-    Raises:
-        Owed: the store did not take it, or an earlier one; it is kept.
-        and as `record` does, what speaks against the files themselves.
-    """
-    signing.configured()
-    found = workspace.read(root)
-    with one_at_a_time(root):
-        try:
-            _bring_earlier(root, delivered)
-            return _record(root, found)
-        except RegistryProblem as problem:
-            entry = owed.keep(found)
-            count = owed.count(root)
-            others = f" ({count} recordings are owed in all)" if count > 1 else ""
-            raise Owed(
-                f"{entry.name} is trained and not recorded: {problem}. It is kept in "
-                f"{entry.folder.parent.name}/{entry.folder.name}{others}; `make deliver` delivers "
-                "it, whatever is run meanwhile"
-            ) from problem
+def find_version(client: "MlflowClient", model_digest: str) -> "ModelVersion | None":
+    """Return the first version with this model, None if there is none."""
+    versions = client.search_model_versions(
+        f"name = '{MODEL_NAME}' and tags.{DIGEST_TAG} = '{model_digest}'"
+    )
+    return min(versions, key=lambda version: int(version.version), default=None)
 
 
-def _bring_earlier(root: Path, delivered: Callable[[Recorded], object]) -> None:
-    uri = store.tracking_uri(root)
-    for entry in [entry for entry in owed.entries(root) if entry.tracking_uri == uri]:
-        try:
-            delivered(bring(root, entry))
-        except BrokenBundle as problem:  # the order is kept, so what comes after it waits as well
-            raise RegistryProblem(f"before it {entry.name} is owed: {problem}") from problem
+def _get_or_create_experiment(client: "MlflowClient") -> str:
+    from mlflow.entities import LifecycleStage
+
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        location = artifact_location(tracking_uri())
+        return client.create_experiment(EXPERIMENT, location, _EXPERIMENT_TAGS)
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        client.restore_experiment(experiment.experiment_id)
+    for key, value in _EXPERIMENT_TAGS.items():
+        if key not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
+    return experiment.experiment_id
 
 
-def bring(root: Path, entry: owed.Entry) -> Recorded:
-    """Record one kept recording into the configured store, and keep it no longer.
+def _find_finished_run(client: "MlflowClient", experiment: str, lock: DvcLock) -> str | None:
+    """Return the run of this lock; delete the ones that a kill or a failure left unfinished."""
+    from mlflow.entities import RunStatus
 
-    Call it within `one_at_a_time`; raises as `record`.
-    """
-    with owed.opened(entry) as (found, kept), store.opened(root) as client:
-        done = recording.write(client, root, found, lambda: kept)
-    owed.remove(entry)
-    return done
-
-
-def version_of(bundle_sha256: str, start: Path | None = None) -> str | None:
-    """The number of the version that holds this bundle, None if it is not registered."""
-    with store.opened(start) as client:
-        version = claims.version_of(client, bundle_sha256)
-    return None if version is None else str(version.version)
+    query = f"tags.{RUN_TAG} = '{lock.short_digest}'"
+    finished = None
+    for run in client.search_runs([experiment], query, order_by=["attributes.start_time"]):
+        if run.info.status != RunStatus.to_string(RunStatus.FINISHED):
+            client.delete_run(run.info.run_id)
+        elif finished is None:
+            finished = run.info.run_id
+    return finished
 
 
-@contextmanager
-def one_at_a_time(root: Path) -> Iterator[None]:
-    """Wait for other recordings of this clone: `dvc exp run --jobs 2` runs two pipelines."""
-    folder = store.root(root) / ".dvc" / "tmp"
+def _log_run(
+    client: "MlflowClient", experiment: str, root: Path, lock: DvcLock, report: dict[str, Any]
+) -> str:
+    import mlflow
+
+    commit = head(root)
+    dvc = {name: os.environ[name] for name in _DVC_VARIABLES if os.environ.get(name)}
+    tags = {
+        RUN_TAG: lock.short_digest,
+        "mlflow.user": user_name(),
+        "mlflow.source.name": "dvc repro",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.note.content": run_content.description(root, report, commit),
+        **({"mlflow.source.git.commit": commit} if commit else {}),
+        **dvc,
+    }
+    name = dvc.get("DVC_EXP_NAME") or f"repro-{lock.digest[:8]}"
+    run = client.create_run(experiment, tags=tags, run_name=name)
+    run_id = run.info.run_id
+    mlflow.set_tracking_uri(client.tracking_uri)
+    with mlflow.start_run(run_id=run_id):  # FAILED if an exception leaves it, else FINISHED
+        _log_content(client, run.info, root, lock, report)
+        lineage = {
+            RUN_TAG: lock.digest,
+            DIGEST_TAG: report["model_digest"],
+            "git": {"commit": commit, "dirty": is_dirty(root)},
+            "dvc_experiment": dvc,
+            "data_md5": lock.data,
+            "stages": lock.stages,
+        }
+        client.log_dict(run_id, lineage, "lineage.json")
+    return run_id
+
+
+def _log_content(
+    client: "MlflowClient", run: "RunInfo", root: Path, lock: DvcLock, report: dict[str, Any]
+) -> None:
+    """Log params, metrics, data sets and files."""
+    from mlflow.entities import Param
+
+    params = [Param(k, v if isinstance(v, str) else json.dumps(v)) for k, v in lock.params.items()]
+    metrics = run_content.metrics(root, report, run.start_time)
+    client.log_batch(run.run_id, params=params)
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run.run_id, metrics=metrics[start : start + _BATCH])
+    client.log_inputs(run.run_id, datasets=run_content.datasets(root, lock))
+    for path in ["dvc.lock", "params.yaml", *lock.merged("outs")]:
+        if path.startswith(("dvc.lock", "params.yaml", "metrics/", "reports/")):
+            folder = str(Path(path).parent) if "/" in path else None
+            client.log_artifact(run.run_id, str(root / path), folder)
+
+
+def _log_model(
+    client: "MlflowClient", experiment: str, run_id: str, root: Path, model_digest: str
+) -> None:
+    """Log the model directory as a pyfunc model of the run, in place of unregistered ones."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    for leftover in client.search_logged_models(
+        [experiment], f"tags.{DIGEST_TAG} = '{model_digest}'"
+    ):
+        client.delete_logged_model(leftover.model_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        # A copy without stray files, and of what is checked here.
+        directory = Path(scratch) / "model"
+        config = artifacts.load_config(root / "model")
+        for name in artifacts.model_files(config):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / "model" / name, directory / name)
+        if artifacts.digest(directory) != model_digest:
+            raise StaleWorkspaceError("model/ was changed while it was registered", REPRO)
+        files = {"model": str(directory)}
+        signature = signing.sign(directory)
+        if signature is not None:
+            files["signature"] = str(signature)
+        mlflow.set_tracking_uri(client.tracking_uri)
+        example = [f"7{operation}1=" for operation in config.grammar.operations]
+        with mlflow.start_run(run_id=run_id):
+            mlflow.pyfunc.log_model(
+                name=MODEL_NAME,
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts=files,
+                code_paths=[str(Path(arithmetic.__file__).parent)],
+                signature=ModelSignature(
+                    inputs=Schema([ColSpec("string", "equation")]),
+                    outputs=Schema([ColSpec("string", "answer")]),
+                ),
+                input_example={"equation": example},
+                pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
+                tags={DIGEST_TAG: model_digest},
+            )
+
+
+def _create_version(
+    client: "MlflowClient", experiment: str, run_id: str, report: dict[str, Any]
+) -> "ModelVersion":
+    """Register the logged model; one request creates the version with its tags."""
+    model_digest = report["model_digest"]
+    (model,) = client.search_logged_models([experiment], f"tags.{DIGEST_TAG} = '{model_digest}'")
+    if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
+        client.create_registered_model(MODEL_NAME, description=_MODEL_DESCRIPTION)
+    return client.create_model_version(
+        MODEL_NAME,
+        source=f"models:/{model.model_id}",
+        run_id=run_id,
+        tags={DIGEST_TAG: model_digest, **_version_tags(run_id, report)},
+        description=_version_description(report),
+        model_id=model.model_id,
+    )
+
+
+def _describe_version(
+    client: "MlflowClient", version: "ModelVersion", run_id: str, report: dict[str, Any]
+) -> None:
+    """Let a version point at its latest evaluation."""
+    for key, value in _version_tags(run_id, report).items():
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(MODEL_NAME, version.version, key, value)
+    text = _version_description(report)
+    if version.description != text:
+        client.update_model_version(MODEL_NAME, version.version, text)
+
+
+def _version_tags(run_id: str, report: dict[str, Any]) -> dict[str, str]:
+    readable = {key: str(report[key]) for key in ("errors", "equations", "minimum_margin")}
+    return {**readable, REPORT_TAG: run_id}
+
+
+def _version_description(report: dict[str, Any]) -> str:
+    domain = report["domain"]
+    return (
+        f"{report['errors']:,} errors in {report['equations']:,} equations "
+        f"(`{' '.join(domain['operations'])}` over 0-{domain['max_operand']}), minimum margin "
+        f"{report['minimum_margin']}"
+    )
+
+
+def user_name() -> str:
+    """Return the user's name; a container's user may have none."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "mlflow-record.lock").open("w")
-    except OSError as error:
-        raise RegistryProblem(
-            f"{folder} cannot be written ({error.strerror}); mend that and repeat"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another recording into this store is at work; waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go when it is closed, or the process dies
-        yield
-
-
-def _record(root: Path, found: Workspace) -> Recorded:
-    with tempfile.TemporaryDirectory() as scratch, store.opened(root) as client:
-        observed = functools.cache(lambda: origin.observe(found, Path(scratch)))
-        return recording.write(client, root, found, observed)
-
-
-def main() -> None:
-    with reported():
-        try:
-            done = record_or_keep(Path.cwd(), lambda one: print(f"delivered: {one}", flush=True))
-        except Owed as problem:
-            print(f"owed: {problem}", file=sys.stderr)
-            raise SystemExit(OWED) from None
-        print(done)
-
-
-if __name__ == "__main__":
-    main()
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

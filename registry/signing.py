@@ -1,127 +1,96 @@
-"""A signature beside a bundle, by OpenSSF model-signing, when a key is configured.
+"""Sign and verify model directories by OpenSSF model-signing, where a key is configured.
 
-`SIGNING_KEY` names a PEM file with the private half of an elliptic-curve key pair; `make keys`
-makes one. Whoever registers holds it; `registry.signature` verifies with the public half.
+`SIGNING_KEY` names the PEM file of an elliptic-curve private key, and `record` signs with it;
+`TRUSTED_KEY` names the public key, and a download without its signature is refused. To make a pair:
 
-    python -m registry.signing signing-key      writes signing-key.pem and signing-key.pub.pem
+    openssl ecparam -name prime256v1 -genkey -noout -out signing-key.pem
+    openssl ec -in signing-key.pem -pubout -out signing-key.pub.pem
 """
 
-import argparse
-import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from arithmetic.errors import reported
-from registry.errors import UntrustedBundle, UnusableKey
-from registry.signature import CURVES, verify
+from registry.exceptions import RegistryError, UntrustedModelError
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
-VARIABLE = "SIGNING_KEY"
+SIGNING_KEY, TRUSTED_KEY = "SIGNING_KEY", "TRUSTED_KEY"
 
 
-def configured() -> Path | None:
-    """The private key's file, None if the environment names none.
+def signature_path(directory: Path) -> Path:
+    """Return where a model directory's signature lies: beside it."""
+    return directory.with_name(f"{directory.name}.sig")
+
+
+def trusted_key() -> Path | None:
+    """Return the configured public key; raise RegistryError if the file does not exist."""
+    return _key(TRUSTED_KEY)
+
+
+def sign(directory: Path) -> Path | None:
+    """Sign all files of `directory`; return the signature's file, None without a SIGNING_KEY.
 
     Raises:
-        UnusableKey: there is no such file, or it is no private key of an elliptic curve.
+        RegistryError: the key is not a private key in PEM without a password.
     """
-    named = os.environ.get(VARIABLE)
-    if not named:
-        return None
-    public_pem(Path(named))
-    return Path(named)
-
-
-def is_signed_as_configured(bundle: Path, signature: Path) -> bool:
-    """Whether the file `signature` is the configured key's over `bundle`; True without a key."""
-    key = configured()
+    key = _key(SIGNING_KEY)
     if key is None:
-        return True
+        return None
+    signing = _library("signing")
+    signature = signature_path(directory)
     try:
-        verify(bundle, signature, _private_key(key).public_key())
-    except UntrustedBundle:
-        return False
-    return True
-
-
-def sign(bundle: Path, signature: Path) -> Path | None:
-    """Sign all files of `bundle` into the file `signature`; None if no key is configured."""
-    key = configured()
-    if key is None:
-        return None
-    from model_signing.signing import Config
-
-    Config().use_elliptic_key_signer(private_key=key).sign(bundle, signature)
+        signing.Config().use_elliptic_key_signer(private_key=key).sign(directory, signature)
+    except (ValueError, TypeError) as error:  # TypeError: it has a password
+        message = f"{SIGNING_KEY}={key} is not a private key: {error}"
+        raise RegistryError(message, "name an elliptic-curve key in PEM, no password") from error
     return signature
 
 
-def make_keys(stem: Path) -> tuple[Path, Path]:
-    """Write a new pair to `<stem>.pem` and `<stem>.pub.pem`; raises UnusableKey if one is there."""
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-    )
+def verify(directory: Path, signature: Path) -> None:
+    """Check `directory` against its signature, if a TRUSTED_KEY is configured.
 
-    if not stem.name:
-        raise UnusableKey(f"{stem} names a folder; give the pair a name: KEY=signing-key")
-    private, public = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.pub.pem")
-    content = generate_private_key(SECP256R1()).private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
-    try:
-        if public.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(public))
-        # Nobody else may read it, not even for a moment; and a key in use is not replaced.
-        with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        public.write_bytes(public_pem(private))
-    except OSError as error:
-        raise UnusableKey(
-            f"{error.filename} cannot be written ({error.strerror}); name another by KEY=…"
-        ) from error
-    return private, public
-
-
-def public_pem(private: Path) -> bytes:
-    """The public half of a private key's file as PEM; raises UnusableKey."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    key = _private_key(private).public_key()
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _private_key(private: Path) -> "EllipticCurvePrivateKey":
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    mend = f"give {VARIABLE} the private half of the pair that `make keys` writes"
-    try:
-        key = load_pem_private_key(private.read_bytes(), None)
-    except OSError as error:
-        raise UnusableKey(f"{private} cannot be read ({error.strerror}); {mend}") from error
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a password
-        raise UnusableKey(f"{private} is no private key in PEM without password; {mend}") from error
-    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in CURVES:
-        raise UnusableKey(f"{private} is no key of a NIST elliptic curve; {mend}")
-    return key
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a pair of keys for signing bundles.")
-    parser.add_argument("stem", type=Path, help="path of the pair, without its suffixes")
-    with reported():
-        private, public = make_keys(parser.parse_args().stem)
-        print(
-            f"SIGNING_KEY={private} signs what is recorded; keep it secret\n"
-            f"TRUSTED_KEY={public} lets the service refuse what it did not sign"
+    Raises:
+        UntrustedModelError: there is no signature, it is by another key, or of other files.
+        RegistryError: the key is not a public key in PEM.
+    """
+    key = trusted_key()
+    if key is None:
+        return
+    if not signature.is_file():
+        raise UntrustedModelError(
+            f"the model {directory.name} is not signed, and {TRUSTED_KEY} is set",
+            f"register it with {SIGNING_KEY} set, or serve a version that was",
         )
+    verifying = _library("verifying")
+    try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    except ValueError as error:
+        message = f"{TRUSTED_KEY}={key} is not a public key: {error}"
+        raise RegistryError(message, "name an elliptic-curve key in PEM") from error
+    try:
+        verifier.verify(directory, signature)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UntrustedModelError(
+            f"the signature of the model {directory.name} is not valid: {reason}",
+            f"correct {TRUSTED_KEY}, or serve a version that was registered with it",
+        ) from error
 
 
-if __name__ == "__main__":
-    main()
+def _key(variable: str) -> Path | None:
+    name = os.environ.get(variable)
+    if not name:
+        return None
+    if not Path(name).is_file():
+        raise RegistryError(f"{variable}={name} is not a file", "name a key in PEM, or unset it")
+    return Path(name)
+
+
+def _library(module: str):
+    from importlib import import_module
+
+    try:
+        return import_module(f"model_signing.{module}")
+    except ImportError as error:
+        raise RegistryError(
+            f"{SIGNING_KEY} or {TRUSTED_KEY} is set, and model-signing cannot be imported: {error}",
+            "install requirements/signing.lock",
+        ) from error

@@ -1,0 +1,229 @@
+"""Open the MLflow store: the server that MLFLOW_TRACKING_URI names, or SQLite in the repository.
+
+The default is `mlflow.db` with `mlartifacts/` beside it, at the root of the repository that this
+file is in. A relative SQLite address means that root too, whatever the working directory, and an
+experiment's copy below `.dvc/tmp/exps` uses the store of its repository.
+
+The service imports this with mlflow-skinny: SQLite and filelock are imported where they are used.
+"""
+
+import logging
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry import EXPERIMENT
+from registry.exceptions import RegistryError, RegistryUnreachableError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+_SQLITE = "sqlite:///"
+_log = logging.getLogger(__name__)
+
+# MLflow's own defaults wait minutes for a server that is down (7 retries, 120 s each).
+_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+_LOOPBACK = "localhost,127.0.0.1,::1"
+_UNAUTHORIZED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
+# Columns of MLflow's database that hold absolute artifact locations.
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def repository_root() -> Path:
+    """Return the repository of this file; for an experiment's copy the one around it."""
+    root = Path(__file__).resolve().parents[1]
+    for parent in root.parents:
+        if parent.parts[-3:] == (".dvc", "tmp", "exps"):
+            return parent.parents[2]
+    return root
+
+
+def tracking_uri() -> str:
+    """Return the address of the store, absolute if it is SQLite."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    if not uri.startswith(_SQLITE):
+        return uri
+    path, question_mark, options = uri.removeprefix(_SQLITE).partition("?")
+    return f"{_SQLITE}{(repository_root() / path).resolve()}{question_mark}{options}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the database file of an absolute SQLite address, None for any other store."""
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
+
+
+def artifact_location(uri: str) -> str | None:
+    """Return where a new experiment keeps its files; None lets the server choose."""
+    database = sqlite_path(uri)
+    return None if database is None else (database.parent / "mlartifacts").as_uri()
+
+
+def bypass_proxy_for_loopback() -> None:
+    """Let no request to this machine go through a proxy of the environment."""
+    for name in ("no_proxy", "NO_PROXY"):
+        present = os.environ.get(name, "")
+        if present != "*" and _LOOPBACK not in present:
+            os.environ[name] = f"{present},{_LOOPBACK}".lstrip(",")
+
+
+def open_client() -> "MlflowClient":
+    """Return a client of the store; make the SQLite database if there is none yet.
+
+    Raises:
+        RegistryUnreachableError: the database does not open, or the folder cannot be written.
+        RegistryError: the address names no store that can be used here.
+    """
+    uri = tracking_uri()
+    with registry_errors():
+        from mlflow import MlflowClient
+
+        database = sqlite_path(uri)
+        if database is not None:
+            _create_database(database)
+            _relocate(database)
+        try:
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except ImportError as error:
+            raise RegistryError(
+                f"the MLflow store {public(uri)} needs a package that is not installed: {error}",
+                "install it, or set MLFLOW_TRACKING_URI to the http:// address of a server",
+            ) from error
+
+
+@contextmanager
+def registry_errors() -> Iterator[None]:
+    """Translate the exceptions of MLflow, requests and the database; also works as a decorator."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    bypass_proxy_for_loopback()
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    for logger in ("mlflow", "alembic"):  # importing MLflow sets levels of its own
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    try:
+        yield
+    except (MlflowException, requests.RequestException, *_database_errors()) as error:
+        raise _translate(error) from error
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """Return the database's exceptions; SQLAlchemy is not installed beside mlflow-skinny."""
+    sqlalchemy = sys.modules.get("sqlalchemy.exc")
+    return (sqlite3.Error, *((sqlalchemy.SQLAlchemyError,) if sqlalchemy else ()))
+
+
+def public(uri: str) -> str:
+    """Return an address without its user and password."""
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _translate(error: Exception) -> RegistryError:
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    place = public(tracking_uri())
+    for cause in _causes(error):
+        if isinstance(cause, requests.HTTPError):
+            break
+        if isinstance(cause, requests.RequestException):
+            return RegistryUnreachableError(
+                f"no answer from the MLflow server {place}{_proxy()}: {_reason(cause)}",
+                "start it, or unset MLFLOW_TRACKING_URI to use the store in the repository",
+            )
+        if isinstance(cause, sqlite3.Error):
+            return RegistryUnreachableError(
+                f"cannot use the MLflow store {place}: {cause}",
+                "wait if another process holds it; if it is damaged, move the file away and run "
+                "`dvc repro`",
+            )
+    code = error.error_code if isinstance(error, MlflowException) else ""
+    hint = "look at the server's log, and check MLFLOW_TRACKING_URI"
+    if code in _UNAUTHORIZED:
+        hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the server's hosts"
+    return RegistryError(f"the MLflow store {place} answered: {_reason(error)}", hint)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def _proxy() -> str:
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    address = urlsplit(tracking_uri())
+    proxy = getproxies().get(address.scheme)
+    if proxy is None or proxy_bypass(address.hostname or ""):
+        return ""
+    return f" through the proxy {public(proxy)}"
+
+
+def _create_database(database: Path) -> None:
+    """Make a SQLite store, all of it or nothing.
+
+    MLflow creates the tables in many steps; killed between two of them it leaves a file that never
+    opens again. So a new one is made beside its place and moved there when it is complete.
+    """
+    if database.exists():
+        return
+    from filelock import FileLock
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        if database.exists():
+            return
+        draft = database.with_name(f"{database.name}.draft")
+        draft.unlink(missing_ok=True)  # of a killed process: whoever makes one holds the lock
+        store = SqlAlchemyStore(f"{_SQLITE}{draft}", artifact_location(f"{_SQLITE}{database}"))
+        store.engine.dispose()
+        os.replace(draft, database)
+
+
+def _relocate(database: Path) -> None:
+    """Correct the absolute artifact locations of a store that was moved or copied with its files.
+
+    Only a location that was made as `artifact_location` makes it is corrected.
+    """
+    here = (database.parent / "mlartifacts").as_uri()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        query = "SELECT artifact_location FROM experiments WHERE name = ?"
+        row = connection.execute(query, (EXPERIMENT,)).fetchone()
+        old = str(row[0]).rstrip("/") if row else here
+        if old == here or not (old.startswith("file:") and old.endswith("/mlartifacts")):
+            return
+        for table, column in _LOCATIONS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            )
+    _log.warning("the MLflow store was moved: its files are looked for in %s now", here)

@@ -1,0 +1,175 @@
+"""Resolve a model URI and download the version's model directory, verified.
+
+    models:/arithmetic-lm@Production     the version that the alias names now
+    models:/arithmetic-lm/3              a version
+    path/to/model                        a model directory on this disk
+
+Only the files of a model directory are fetched, by their fixed names, and nothing is loaded: no
+pickle, no path of the registry's choosing. Needs mlflow-skinny and a server, or mlflow for SQLite.
+"""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from arithmetic import artifacts
+from arithmetic.errors import InvalidModelError
+from registry import DIGEST_TAG, MODEL_NAME, MODEL_PATH, SIGNATURE_PATH, signing
+from registry.client import open_client, registry_errors
+from registry.exceptions import DigestMismatchError, VersionNotFoundError
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+LOCAL = "local"  # the version of a model directory on this disk
+
+_MODEL_URI = re.compile(r"models:/([^/@:]+)(?:@([^/@:]+)|/([0-9]+))")
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+_ANOTHER = "register the model again with `dvc repro`, or name another version"
+
+
+class ModelVersionRef(NamedTuple):
+    """Name a version and the digest it was registered with.
+
+    Attributes:
+        run_id: the run that it came from, empty for a local directory.
+        source: `models:/m-…`, MLflow's address of its files, or the local directory.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    digest: str
+    source: str
+
+
+def resolve(model_uri: str) -> ModelVersionRef:
+    """Return the version that `model_uri` names now, without downloading it.
+
+    Raises:
+        VersionNotFoundError: there is none, or `record` did not register it.
+        InvalidModelError: a local directory is not a model directory.
+        RegistryUnreachableError, RegistryError: from the store.
+    """
+    match = _MODEL_URI.fullmatch(model_uri)
+    if match is None:
+        directory = Path(model_uri)
+        if not directory.is_dir():
+            message = f"{model_uri!r} is neither a model URI nor a directory"
+            raise VersionNotFoundError(message, f"write models:/{MODEL_NAME}@Production")
+        digest = artifacts.digest(directory)
+        return ModelVersionRef(directory.resolve().name, LOCAL, "", digest, str(directory))
+    return _resolve_registered(*match.groups())
+
+
+@registry_errors()
+def _resolve_registered(name: str, alias: str | None, number: str | None) -> ModelVersionRef:
+    from mlflow.exceptions import MlflowException
+
+    client = open_client()
+    try:
+        if alias is not None:
+            version = client.get_model_version_by_alias(name, alias)
+        else:
+            version = client.get_model_version(name, str(number))
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        if alias is not None:
+            message, hint = (
+                f"no version of {name} has the alias {alias}",
+                "`make promote VERSION=n`",
+            )
+        else:
+            message, hint = f"{name} has no version {number}", "look at the versions in `mlflow ui`"
+        raise VersionNotFoundError(message, hint) from error
+    digest, source = version.tags.get(DIGEST_TAG, ""), str(version.source)
+    title = f"version {version.version} of {name}"
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise VersionNotFoundError(f"{title} has no tag {DIGEST_TAG}", _ANOTHER)
+    if not re.fullmatch("models:/m-[0-9a-f]{32}", source):
+        message = f"{title} has its files outside of the store, in {source}"
+        raise VersionNotFoundError(message, _ANOTHER)
+    return ModelVersionRef(name, str(version.version), version.run_id or "", digest, source)
+
+
+def download(ref: ModelVersionRef, into: Path) -> Path:
+    """Return a verified directory with the model of `ref`: `into/NAME-VERSION-DIGEST`.
+
+    A complete directory of an earlier download is used again; a local model stays in its place.
+
+    Raises:
+        DigestMismatchError: the files are not the registered ones.
+        UntrustedModelError: TRUSTED_KEY is set and did not sign them.
+        InvalidModelError: files are missing or far too large.
+        RegistryUnreachableError, RegistryError: from the store.
+    """
+    if ref.version == LOCAL:
+        return verify(Path(ref.source), ref.digest)
+    target = into / f"{ref.name}-{ref.version}-{ref.digest[:12]}"
+    if target.is_dir():
+        try:
+            return verify(target, ref.digest)
+        except InvalidModelError:
+            shutil.rmtree(target)  # damaged, or signed since: fetched anew
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into, prefix=".download-") as scratch:
+        directory = _fetch(ref, Path(scratch))
+        verify(directory, ref.digest)
+        signature = signing.signature_path(directory)
+        if signature.is_file():
+            signature.replace(signing.signature_path(target))
+        directory.rename(target)
+    return target
+
+
+def verify(directory: Path, digest: str) -> Path:
+    """Return `directory` if it has this digest and, where TRUSTED_KEY is set, its signature.
+
+    Raises:
+        DigestMismatchError, UntrustedModelError, InvalidModelError: it has not.
+    """
+    actual = artifacts.digest(directory)
+    if actual != digest:
+        raise DigestMismatchError(
+            f"{directory.name} has digest {actual[:12]} and was registered with {digest[:12]}",
+            _ANOTHER,
+        )
+    signing.verify(directory, signing.signature_path(directory))
+    return directory
+
+
+@registry_errors()
+def _fetch(ref: ModelVersionRef, scratch: Path) -> Path:
+    """Download the files of a model directory, the config first, which names the others."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    client = open_client()
+    location = client.get_logged_model(ref.source.removeprefix("models:/")).artifact_location
+    repository = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+    sizes = {
+        info.path: info.file_size
+        for folder in ("artifacts", MODEL_PATH, f"{MODEL_PATH}/{artifacts.DECODERS}")
+        for info in repository.list_artifacts(folder)
+    }
+
+    def fetch(path: str) -> None:
+        title = f"{path} of version {ref.version} of {ref.name}"
+        if path not in sizes:
+            raise InvalidModelError(f"{title} is not in the store", _ANOTHER)
+        if (sizes[path] or 0) > MAX_FILE_BYTES:
+            raise InvalidModelError(f"{title} is larger than {MAX_FILE_BYTES:,} bytes", _ANOTHER)
+        folder = scratch / Path(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        uri = f"{location}/{path}"
+        download_artifacts(uri, dst_path=str(folder), tracking_uri=client.tracking_uri)
+
+    fetch(f"{MODEL_PATH}/{artifacts.CONFIG}")
+    config = artifacts.load_config(scratch / MODEL_PATH)
+    for name in artifacts.model_files(config):
+        if name != artifacts.CONFIG:
+            fetch(f"{MODEL_PATH}/{name}")
+    if signing.trusted_key() is not None and SIGNATURE_PATH in sizes:
+        fetch(SIGNATURE_PATH)
+    return scratch / MODEL_PATH

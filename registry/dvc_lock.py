@@ -1,0 +1,192 @@
+"""Read params.yaml and dvc.lock, and check the workspace against the lock.
+
+YAML is read as DVC reads it (ruamel.yaml, YAML 1.2: `1e-05` is a number, `010` is ten), so the
+values are the ones that DVC locks. A duplicate key is refused.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node
+
+from arithmetic.errors import InvalidParamsError
+from registry.exceptions import StaleWorkspaceError
+
+REGISTER = "register"  # the stage that registers does not identify what it registers
+REPRO = "run `dvc repro`"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose content is a mapping.
+
+    Raises:
+        InvalidParamsError: it cannot be read, is not YAML, or names a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        message = f"cannot read {path}: {error.strerror}"
+        raise InvalidParamsError(message, "restore it with git") from error
+    except UnicodeDecodeError as error:
+        message = f"{path} is not UTF-8: {error.reason} at byte {error.start}"
+        raise InvalidParamsError(message, "save it as UTF-8") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """Parse the text of the YAML file `name`; raise InvalidParamsError."""
+    try:
+        content = YAML(typ="safe").load(text)
+    except DuplicateKeyError as error:
+        duplicates = list(_duplicate_keys(YAML(typ="safe").compose(text)))
+        listed = "; ".join(f"{key} in lines {', '.join(map(str, at))}" for key, at in duplicates)
+        message = f"{name} names a key more than once: {listed}"
+        raise InvalidParamsError(message, "keep one of them") from error
+    except YAMLError as error:
+        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        where = f" in line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InvalidParamsError(
+            f"{name} is not YAML{where}: {reason}", "correct it, or restore it with git"
+        ) from error
+    if not isinstance(content, dict):
+        raise InvalidParamsError(f"{name} is not a mapping of sections", "restore it with git")
+    return content
+
+
+def _duplicate_keys(node: Node) -> Iterator[tuple[str, list[int]]]:
+    if not isinstance(node, MappingNode):
+        return
+    lines = defaultdict(list)
+    for key, value in node.value:
+        lines[str(key.value)].append(key.start_mark.line + 1)
+        yield from _duplicate_keys(value)
+    yield from ((key, at) for key, at in lines.items() if len(at) > 1)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested sections as one mapping with dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+@dataclass(frozen=True)
+class DvcLock:
+    """Hold what dvc.lock contains of each stage but `register`.
+
+    Attributes:
+        stages: by name `params` (dotted keys), `deps` and `outs` (path to MD5).
+    """
+
+    stages: dict[str, dict[str, dict[str, Any]]]
+
+    def merged(self, kind: str) -> dict[str, Any]:
+        """Return the `params`, `deps` or `outs` of all stages."""
+        return {key: value for stage in self.stages.values() for key, value in stage[kind].items()}
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return what the stages used of params.yaml, flattened."""
+        return flatten(self.merged("params"))
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Return path to MD5 of the data sets."""
+        return {path: md5 for path, md5 in self.merged("outs").items() if path.startswith("data/")}
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of the stages: the identity of a run."""
+        text = json.dumps(self.stages, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def short_digest(self) -> str:
+        """Return the part of the digest that tags the run."""
+        return self.digest[:16]
+
+
+def parse_lock(content: Mapping[str, Any]) -> DvcLock:
+    """Return the content of a dvc.lock; raise StaleWorkspaceError if DVC did not write it."""
+    try:
+        return DvcLock(
+            {
+                name: {
+                    "params": {
+                        k: v for file in stage.get("params", {}).values() for k, v in file.items()
+                    },
+                    "deps": {dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
+                    "outs": {out["path"]: out["md5"] for out in stage.get("outs", [])},
+                }
+                for name, stage in content["stages"].items()
+                if name != REGISTER
+            }
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StaleWorkspaceError("dvc.lock is not as DVC writes it", REPRO) from error
+
+
+def read_lock(root: Path) -> DvcLock:
+    """Read `root/dvc.lock`; raise StaleWorkspaceError if there is none."""
+    path = root / "dvc.lock"
+    if not path.is_file():
+        raise StaleWorkspaceError(f"there is no {path}", REPRO)
+    return parse_lock(read_yaml(path))
+
+
+def check_workspace(root: Path, lock: DvcLock) -> None:
+    """Raise StaleWorkspaceError unless params and outputs in `root` are the locked ones."""
+    params = read_yaml(root / "params.yaml")
+    for key, locked in lock.merged("params").items():
+        present = _lookup(params, key)
+        if present != locked:
+            message = f"{key} is {present!r} in params.yaml and {locked!r} in dvc.lock"
+            raise StaleWorkspaceError(message, REPRO)
+    for path, locked in lock.merged("outs").items():
+        if not (root / path).exists():
+            hint = f"{REPRO}, or `dvc checkout {path}`"
+            raise StaleWorkspaceError(f"{path} is missing", hint)
+        present = md5(root / path)
+        if present != locked:
+            message = f"{path} has MD5 {present}, and dvc.lock has {locked}"
+            raise StaleWorkspaceError(message, REPRO)
+
+
+def md5(path: Path) -> str:
+    """Return the MD5 of a file or folder as DVC computes it (a folder's ends in `.dir`)."""
+    if path.is_dir():
+        files = (file for file in path.rglob("*") if file.is_file())
+        return md5_of_folder({file.relative_to(path).as_posix(): md5(file) for file in files})
+    return md5_of_bytes(path.read_bytes())
+
+
+def md5_of_folder(files: Mapping[str, str]) -> str:
+    """Return the MD5 of a folder from those of its files."""
+    listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
+    return md5_of_bytes(json.dumps(listing, sort_keys=True).encode()) + ".dir"
+
+
+def md5_of_bytes(content: bytes) -> str:
+    """Return the MD5 of bytes."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _lookup(params: Mapping[str, Any], key: str) -> Any:
+    value: Any = params
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,145 @@
+"""Print and check every link from a served answer back to its data and code.
+
+    python -m registry.lineage [VERSION]       Production, if no version is given
+
+    answer -> version -> model files -> run -> dvc.lock -> commit -> code and data
+
+With SERVICE_URL set it starts at the version that the service answers with. Each digest is computed
+from the bytes that are there. A line with `?` is a link that cannot be checked here, such as an
+experiment that is in no commit; a broken link ends it with exit status 1.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from arithmetic.errors import InvalidModelError, cli_errors
+from registry import DIGEST_TAG, MODEL_NAME, PRODUCTION, commits
+from registry.client import open_client, registry_errors, repository_root
+from registry.download import download, resolve
+from registry.dvc_lock import DvcLock, md5
+from registry.exceptions import BrokenLineageError, VersionNotFoundError
+from registry.service_health import get_health
+from registry.versions import Evaluation, alias_target, get_evaluation, get_version
+
+
+class Link(NamedTuple):
+    """Hold one link: the two ends, the values that agree, and whether it could be checked."""
+
+    ends: str
+    values: str
+    is_checked: bool = True
+
+    def __str__(self) -> str:
+        return f"{'=' if self.is_checked else '?'} {self.ends:<20} {self.values}"
+
+
+@registry_errors()
+def lineage(root: Path, number: str | None = None, service_url: str = "") -> list[Link]:
+    """Return the checked links of a version; see `check_links`."""
+    return list(check_links(root, number, service_url))
+
+
+def check_links(root: Path, number: str | None, service_url: str) -> Iterator[Link]:
+    """Yield the links of a version, each checked before it is yielded.
+
+    Args:
+        root: the repository, in which commits and data are looked for.
+        number: of the version; None means the one served, else Production.
+        service_url: address of a running service, or empty.
+
+    Raises:
+        BrokenLineageError: two ends of a link differ.
+        VersionNotFoundError, RegistryError: from the store or the service.
+    """
+    client = open_client()
+    health = get_health(service_url) if service_url else {}
+    number = number or health.get("model_version") or alias_target(client, PRODUCTION)
+    if number is None:
+        raise VersionNotFoundError(f"no version is {PRODUCTION}", "name one, or promote one")
+    version = get_version(client, number)
+    model_digest = version.tags.get(DIGEST_TAG, "none")
+    if service_url:
+        served = (str(health.get("model_version")), str(health.get("model_digest")))
+        _compare("answer -> version", served, (str(version.version), model_digest))
+        yield Link("answer -> version", f"{service_url} serves version {version.version}")
+    evaluation = get_evaluation(client, version)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            ref = resolve(f"models:/{MODEL_NAME}/{version.version}")
+            directory = download(ref, Path(scratch))
+        except InvalidModelError as error:
+            raise BrokenLineageError(f"version -> model: {error}", error.hint) from error
+        yield Link("version -> model", f"version {version.version} holds model {model_digest}")
+        for path, locked in evaluation.lock.merged("outs").items():
+            if path.startswith("model/"):
+                _compare(
+                    f"dvc.lock -> {path}", md5(directory / path.removeprefix("model/")), locked
+                )
+    run = evaluation.run.info
+    yield Link("version -> run", f"run {run.run_id} ({run.run_name}) evaluated that model")
+    yield Link("run -> dvc.lock", f"digest {evaluation.lock.digest}; it names those model files")
+    yield from _commit_links(root, evaluation)
+    yield from _data_links(root, evaluation.lock)
+
+
+def _commit_links(root: Path, evaluation: Evaluation) -> Iterator[Link]:
+    ends, tags = "dvc.lock -> commit", evaluation.run.data.tags
+    base = tags.get("mlflow.source.git.commit")
+    commit = commits.find_commit(root, evaluation.lock, base)
+    if commit is None:
+        experiment = tags.get("DVC_EXP_NAME")
+        title = f"experiment {experiment}" if experiment else "the run"
+        yield Link(ends, f"{title} is in no commit here; made on {base or 'no commit'}", False)
+        return
+    yield Link(ends, commit)
+    compared, changed = commits.changed_files(root, commit, evaluation.lock)
+    if changed:
+        raise BrokenLineageError(
+            f"commit -> code: {', '.join(changed)} of {commit[:12]} is not what dvc.lock names",
+            "the code was edited while a stage ran: run `dvc repro` and commit",
+        )
+    yield Link("commit -> code", f"{compared} files as dvc.lock names them")
+
+
+def _data_links(root: Path, lock: DvcLock) -> Iterator[Link]:
+    for path, locked in sorted(lock.data.items()):
+        cached = root / ".dvc" / "cache" / "files" / "md5" / locked[:2] / locked[2:]
+        places = [place for place in (cached, root / path) if place.is_file()]
+        # A workspace with other data is no fault of this version.
+        matching = [place for place in places if md5(place) == locked]
+        if cached.is_file() and cached not in matching:
+            raise BrokenLineageError(
+                f"dvc.lock -> data: {cached} is damaged: MD5 {md5(cached)}", "delete it"
+            )
+        text = f"{path} {locked}"
+        if matching:
+            yield Link("dvc.lock -> data", text)
+        else:
+            yield Link("dvc.lock -> data", f"{text} is not on this disk", False)
+
+
+def _compare(ends: str, actual: object, expected: object) -> None:
+    if actual != expected:
+        raise BrokenLineageError(f"{ends}: {actual} and not {expected}", "find out who changed it")
+
+
+def main() -> None:
+    """Print the links, one a line."""
+    parser = argparse.ArgumentParser(prog="python -m registry.lineage", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("version", nargs="?", help=f"its number; {PRODUCTION} if left out")
+    arguments = parser.parse_args()
+    with cli_errors(), registry_errors():
+        links = check_links(
+            repository_root(), arguments.version or None, os.environ.get("SERVICE_URL", "")
+        )
+        for link in links:
+            print(link, flush=True)
+
+
+if __name__ == "__main__":
+    main()
