@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make a stand-in for the Dockerfile's base image, for machines that cannot pull images.
 #
-#   scripts/docker_base.sh [IMAGE]      (default: python:3.11-slim)
+#   tests/docker_base.sh [IMAGE]      (default: python:3.11-slim)
 #
 # Does nothing when IMAGE is already there. Otherwise debootstrap makes a Debian 12 with Python 3.11
 # (about 45 s), and the result is imported under that name. Where images can be pulled this script is
