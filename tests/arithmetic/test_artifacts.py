@@ -1,106 +1,107 @@
-"""A bundle is a few files under one digest, and a damaged one is refused by name."""
+"""A model directory is a few files under one digest, and a damaged one is rejected by name."""
 
 import json
 import shutil
 
 import pytest
 
-from arithmetic import bundle
-from arithmetic.config import load_config
-from arithmetic.engine import Engine
-from arithmetic.errors import BrokenBundle
-from arithmetic.grammar import Equation
+from arithmetic import artifacts
+from arithmetic.artifacts import digest, load_config, model_files
+from arithmetic.errors import InvalidModelError
 
-FILES = bundle.files(("+", "-"))
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_one_flipped_bit_changes_the_digest(tiny_bundle, name):
-    before = bundle.digest(tiny_bundle)
-    content = bytearray((tiny_bundle / name).read_bytes())
-    # Of the config the last byte, a newline becomes a blank: a bit inside would make it no JSON.
-    place, bit = (-1, 0b101010) if name == bundle.CONFIG else (len(content) // 2, 1)
-    content[place] ^= bit
-    (tiny_bundle / name).write_bytes(content)
-    assert bundle.digest(tiny_bundle) != before
-
-
-def test_the_digest_is_of_the_contents_not_the_place(tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "elsewhere")
-    assert bundle.digest(tmp_path / "elsewhere") == bundle.digest(tiny_bundle)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(tiny_bundle, name):
-    (tiny_bundle / name).unlink()
-    with pytest.raises(BrokenBundle, match=name):
-        bundle.digest(tiny_bundle)
-
-
-MODEL: dict[str, object] = {
-    "vocabulary": 17,
-    "lengths": [9, 9],
+FILES = (
+    "config.json",
+    "decoders/add_subtract.onnx",
+    "decoders/divide.onnx",
+    "decoders/multiply.onnx",
+    "input_profile.json",
+    "model.safetensors",
+)
+MODEL = {
+    "vocabulary_size": 17,
+    "sequence_lengths": [9],
     "d_model": 8,
     "layers": 1,
     "heads": 2,
     "mlp_ratio": 2,
-    "attention": "position",
+    "attention": "positional",
 }
+GRAMMAR = {"operations": ["+", "-"], "max_operand": 9}
+CONFIG = {"format": 3, "grammar": GRAMMAR, "model": MODEL}
 
 
-SHAPES_OF_NO_MODEL: list[dict[str, object]] = [
-    {"heads": 0},
-    {"heads": 3},
-    {"d_model": -4},
-    {"lengths": []},
-    {"attention": "foo"},
-]
+def test_config_is_read_as_it_was_written(directory):
+    config, path = load_config(directory), directory / artifacts.CONFIG
+    before = path.read_bytes()
+    artifacts.write_config(path, config)
+    assert (load_config(directory), path.read_bytes()) == (config, before)
+    assert config.get_grammar().operations == ("+", "-", "*", "/")
+
+
+def test_model_files_are_all_files_of_the_directory(directory):
+    paths = sorted(directory.rglob("*.*"))
+    present = [path.relative_to(directory).as_posix() for path in paths]
+    assert tuple(present) == model_files(load_config(directory)) == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_flipped_bit_changes_the_digest(directory, name):
+    before = digest(directory)
+    content = bytearray((directory / name).read_bytes())
+    # The config's last newline becomes a blank: it has to stay JSON.
+    place, bit = (-1, 0b101010) if name == artifacts.CONFIG else (len(content) // 2, 1)
+    content[place] ^= bit
+    (directory / name).write_bytes(content)
+    assert digest(directory) != before
+
+
+def test_digest_does_not_depend_on_the_place(directory, tmp_path):
+    shutil.copytree(directory, tmp_path / "elsewhere")
+    assert digest(tmp_path / "elsewhere") == digest(directory)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_file_is_named(directory, name):
+    (directory / name).unlink()
+    with pytest.raises(InvalidModelError, match=name) as error:
+        digest(directory)
+    assert "dvc repro" in error.value.hint
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("change", "reason"),
     [
-        {"format": 99},
-        {"grammar": {"operations": ["^"], "max_operand": 9}},
-        {"grammar": {"operations": [], "max_operand": 9}},
-        {"grammar": None},
-        {"model": {"d_model": 16}},
-        {"model": {"d_model": "wide"}},
-        {"grammar": {"operations": [["+"]], "max_operand": 9}},
-        {"grammar": {"operations": ["+", "+"], "max_operand": 9}},
-        *({"model": MODEL | wrong} for wrong in SHAPES_OF_NO_MODEL),
+        ({}, None),
+        ({"format": 2}, "format: Input should be 3"),
+        ({"extra": 1}, "extra"),
+        ({"grammar": None}, "grammar"),
+        ({"grammar": GRAMMAR | {"operations": ["^"]}}, "unknown operation"),
+        ({"grammar": GRAMMAR | {"operations": []}}, "no operation"),
+        ({"grammar": GRAMMAR | {"operations": ["+", "+"]}}, "one of them twice"),
+        ({"grammar": GRAMMAR | {"operations": [["+"]]}}, "grammar.operations"),
+        ({"grammar": GRAMMAR | {"max_operand": 0}}, "grammar.max_operand"),
+        ({"grammar": GRAMMAR | {"operations": ["+", "*"]}}, "sequence length"),
+        ({"model": {"d_model": 16}}, "model.vocabulary_size"),
+        ({"model": MODEL | {"d_model": "wide"}}, "model.d_model"),
+        ({"model": MODEL | {"d_model": -4}}, "model.d_model"),
+        ({"model": MODEL | {"heads": 0}}, "model.heads"),
+        ({"model": MODEL | {"heads": 3}}, "not a multiple of its heads"),
+        ({"model": MODEL | {"sequence_lengths": []}}, "sequence length"),
+        ({"model": MODEL | {"attention": "none"}}, "model.attention"),
     ],
 )
-def test_a_config_that_makes_no_sense_is_refused(tiny_bundle, damage):
-    path = tiny_bundle / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    with pytest.raises(BrokenBundle, match=r"config\.json"):
-        load_config(tiny_bundle)
+def test_impossible_config_is_rejected(tmp_path, change, reason):
+    (tmp_path / artifacts.CONFIG).write_text(json.dumps(CONFIG | change))
+    if reason is None:  # else the others might be rejected for something else
+        assert load_config(tmp_path).model.heads == 2
+        return
+    with pytest.raises(InvalidModelError, match=r"config\.json is not a model's config") as error:
+        load_config(tmp_path)
+    assert reason in error.value.message
 
 
-def test_the_shape_that_the_damaged_ones_differ_from_is_a_possible_one(tiny_bundle):
-    """Else the test above would see refusals of something else."""
-    path = tiny_bundle / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": MODEL}))
-    assert load_config(tiny_bundle).model.heads == 2
-
-
-def test_a_config_that_is_no_json_is_refused(tiny_bundle):
-    (tiny_bundle / "config.json").write_text("{")
-    with pytest.raises(BrokenBundle, match="not a bundle's config"):
-        load_config(tiny_bundle)
-
-
-@pytest.mark.parametrize("damage", [b"", b"not a graph", None])
-def test_a_damaged_graph_is_refused(tiny_bundle, damage):
-    path = tiny_bundle / bundle.decoder("-")
-    path.write_bytes(path.read_bytes()[:2000] if damage is None else damage)
-    with pytest.raises(BrokenBundle, match=r"subtraction\.onnx does not load"):
-        Engine(tiny_bundle)
-
-
-def test_the_engine_answers_mixed_operations_in_order(tiny_bundle):
-    engine = Engine(tiny_bundle)
-    equations = [Equation(a, operation, b) for a in (1, 9) for operation in "+-" for b in (3, 7)]
-    together = engine.answer(equations)
-    assert together == [engine.answer([equation])[0] for equation in equations]
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]"])
+def test_config_that_is_not_json_is_rejected(tmp_path, content):
+    (tmp_path / artifacts.CONFIG).write_bytes(content)
+    with pytest.raises(InvalidModelError, match="not a model's config"):
+        load_config(tmp_path)

@@ -1,102 +1,103 @@
-"""The Transformer is causal, and decoding with the cache is decoding without it."""
-
-import stages  # noqa: F401, I001
+"""The Transformer is causal, and the key-value cache changes nothing but the time."""
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from arithmetic.config import BundleConfig, ModelConfig, load_config, write_config
-from arithmetic.decoding import GreedyDecoder
-from arithmetic.errors import BrokenBundle
-from arithmetic.grammar import Grammar
-from arithmetic.model import Transformer
-from arithmetic.tokenizer import VOCABULARY_SIZE
-from stages.weights import load_model
+from arithmetic import artifacts
+from arithmetic.errors import InvalidModelError
+from arithmetic.model import KVCache, Transformer, load_model
+from tests.random_models import random_model
 
-LENGTHS = (12, 10)
+LENGTH = 20
 
 
-def shape(attention: str) -> ModelConfig:
-    return ModelConfig(
-        VOCABULARY_SIZE, LENGTHS, d_model=16, layers=2, heads=4, mlp_ratio=4, attention=attention
-    )
-
-
-@pytest.fixture(params=["content", "position"])
+@pytest.fixture(params=["dot_product", "positional"])
 def model(request) -> Transformer:
-    """Random, the zero-initialised head included: its logits must tell positions apart."""
-    model = Transformer(shape(request.param)).initialise(torch.Generator().manual_seed(1)).eval()
-    torch.nn.init.normal_(model.head, generator=torch.Generator().manual_seed(2))
-    return model
+    return random_model("+*", 2, request.param)
 
 
-def test_no_position_sees_its_future(model):
-    ids = torch.randint(0, 10, (3, 12), generator=torch.Generator().manual_seed(2))
+def random_ids(rows: int, seed: int = 2) -> torch.Tensor:
+    return torch.randint(0, 10, (rows, LENGTH), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("position", [0, 7, LENGTH - 1])
+def test_positions_see_their_past_and_not_their_future(model, position):
+    ids = random_ids(3)
     changed = ids.clone()
-    changed[:, 7:] = (changed[:, 7:] + 1) % 10
+    changed[:, position] = (changed[:, position] + 1) % 10
     before, after = model(ids, 0), model(changed, 0)
-    assert torch.equal(before[:, :7], after[:, :7])
-    assert not torch.equal(before[:, 7:], after[:, 7:])
+    assert torch.equal(before[:, :position], after[:, :position])
+    differs = (before[:, position:] != after[:, position:]).any(-1)
+    assert differs.all()
 
 
-def test_asking_for_later_logits_only_changes_none_of_them(model):
-    ids = torch.randint(0, 10, (3, 12), generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(model(ids, 0, first_logit=5), model(ids, 0)[:, 5:])
+@pytest.mark.parametrize("first", [1, 7, LENGTH - 1])
+def test_logits_from_a_later_position_are_the_same(model, first):
+    ids = random_ids(3)
+    torch.testing.assert_close(model(ids, 0, first=first), model(ids, 0)[:, first:])
 
 
-def test_operations_have_positions_of_their_own(model):
-    ids = torch.zeros(1, 10, dtype=torch.long)
+@pytest.mark.parametrize("cuts", [[1] * LENGTH, [5, 1, 1, 13], [LENGTH]])
+def test_cached_passes_equal_one_whole_pass(model, cuts):
+    ids, cache = random_ids(3), KVCache(model.config.layers)
+    parts = [model(part, 0, cache) for part in ids.split(cuts, dim=1)]
+    assert cache.length == LENGTH
+    torch.testing.assert_close(torch.cat(parts, 1), model(ids, 0))
+
+
+def test_selected_rows_of_the_cache_continue_as_their_sequences(model):
+    ids, rows = random_ids(3), torch.tensor([2, 0, 0])
+    cache = KVCache(model.config.layers)
+    model(ids[:, :-1], 0, cache)
+    cache.select(rows)
+    torch.testing.assert_close(model(ids[rows, -1:], 0, cache), model(ids[rows], 0)[:, -1:])
+
+
+def test_rows_of_a_batch_do_not_mix(model):
+    ids = random_ids(5)
+    alone = torch.cat([model(row[None], 0) for row in ids])
+    torch.testing.assert_close(model(ids, 0), alone)
+
+
+def test_formats_have_position_tables_of_their_own(model):
+    ids = random_ids(1)
     assert not torch.equal(model(ids, 0), model(ids, 1))
 
 
-def test_every_position_sees_its_past(model):
-    ids = torch.zeros(1, 12, dtype=torch.long)
-    changed = ids.clone()
-    changed[0, 0] = 9
-    assert not torch.equal(model(ids, 0)[0, 11], model(changed, 0)[0, 11])
+def test_initialization_is_a_function_of_its_generator(model):
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(len(states))
+        fresh = Transformer(model.config).initialize(torch.Generator().manual_seed(seed))
+        states.append(fresh.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["tokens"], states[2]["tokens"])
+    assert not states[0]["head"].any()
 
 
-def test_cached_decoding_is_the_argmax_of_whole_passes(model):
-    """The key-value cache is a shortcut, not another model."""
-    prompts = torch.randint(0, 10, (16, 5), generator=torch.Generator().manual_seed(3))
-    generated = GreedyDecoder(model, 0, 7)(prompts)
-    ids = prompts
-    for _ in range(7):
-        ids = torch.cat([ids, model(ids, 0)[:, -1:].argmax(-1)], dim=1)
-    assert torch.equal(generated, ids[:, 5:])
+def test_parameter_count_is_that_of_the_file(model):
+    assert model.parameter_count() == sum(p.numel() for p in model.state_dict().values())
 
 
-def test_initialisation_follows_its_generator_alone():
-    torch.manual_seed(123)
-    first = Transformer(shape("position")).initialise(torch.Generator().manual_seed(1)).state_dict()
-    torch.manual_seed(456)
-    second = (
-        Transformer(shape("position")).initialise(torch.Generator().manual_seed(1)).state_dict()
-    )
-    other = Transformer(shape("position")).initialise(torch.Generator().manual_seed(2)).state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(first["tokens"], other["tokens"])
+def test_weights_and_config_rebuild_the_model(directory):
+    model, ids = random_model("+-*/", 2, "dot_product"), random_ids(2)
+    loaded = load_model(directory)
+    assert torch.equal(loaded(ids, 2), model(ids, 2))
+    assert not loaded.training
 
 
-def test_weights_and_config_rebuild_the_model(model, tmp_path):
-    write_config(tmp_path / "config.json", BundleConfig(Grammar(("+", "-"), 9), model.config))
-    save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    ids = torch.zeros(1, 12, dtype=torch.long)
-    assert torch.equal(load_model(tmp_path)(ids, 0), model(ids, 0))
-    assert load_config(tmp_path).model == model.config
-
-
-@pytest.mark.parametrize("damage", ["truncated", "missing", "of another shape"])
-def test_damaged_weights_are_refused_in_one_sentence(model, tmp_path, damage):
-    write_config(tmp_path / "config.json", BundleConfig(Grammar(("+", "-"), 9), model.config))
-    path = tmp_path / "weights.safetensors"
-    save_file(model.state_dict(), path)
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "of another shape"])
+def test_damaged_weights_are_rejected(directory, damage):
+    path = directory / artifacts.WEIGHTS
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "empty":
+        path.write_bytes(b"")
     elif damage == "missing":
         path.unlink()
     else:
         save_file({"tokens": torch.zeros(2, 2)}, path)
-    with pytest.raises(BrokenBundle, match=r"weights\.safetensors does not load"):
-        load_model(tmp_path)
+    with pytest.raises(InvalidModelError, match=r"model\.safetensors does not load") as error:
+        load_model(directory)
+    assert "\n" not in error.value.message
