@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from arithmetic import layouts
+from arithmetic import formats
 from arithmetic.grammar import OPERATIONS, Grammar, Operands
 from arithmetic.tokenizer import VOCABULARY_SIZE
 from stages.params import Generate
@@ -62,13 +62,13 @@ def by_cells(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.nd
     A token that needs the states of several earlier ones is a table with that many cells; drawn
     evenly, no cell of any token stays unseen, however rare it is among the equations.
     """
-    page, _ = layouts.sheet(operation, a, b, digits)
+    columns = formats.build_columns(operation, a, b, digits)
     weights = np.zeros(len(a))
-    tables = [indices for indices in page.looks_at if len(indices) > 1]
+    tables = [indices for indices in columns.dependencies if len(indices) > 1]
     for indices in tables:
         cell = np.zeros(len(a), np.int64)
         for index in indices:
-            cell = cell * VOCABULARY_SIZE + page[index]
+            cell = cell * VOCABULARY_SIZE + columns[index]
         counts = np.bincount(cell)
         weights += 1 / (len(tables) * np.count_nonzero(counts) * counts[cell])
     return weights
@@ -86,7 +86,7 @@ def candidates(
         operand_1, operand_2, weights, [N] each: the whole domain, or of one too large to list at
         least POOL candidates, as far as there are so many.
     """
-    if grammar.listed:
+    if grammar.is_listed:
         a, b = grammar.equations(operation)
         if operation in EDGES:
             mixed = by_pairs(a, b, grammar.digits, _table(operation, params))
