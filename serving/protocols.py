@@ -51,19 +51,34 @@ def _unready(request: Request) -> bool:
 # MLflow's scoring protocol
 
 
-class DataframeSplit(BaseModel):
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class DataframeSplit(_Strict):
     """Hold rows as arrays, beside the names of their columns."""
 
     columns: list[str]
     data: list[list[Any]] = Field(max_length=MAX_EQUATIONS)
-    index: Any = None
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows by column."""
-        return [dict(zip(self.columns, row, strict=False)) for row in self.data]
+    @model_validator(mode="after")
+    def _check_rows(self) -> "DataframeSplit":
+        if self.columns.count(COLUMN) != 1:
+            raise ValueError(f"columns must name {COLUMN!r}, once")
+        for index, row in enumerate(self.data):
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {index} has {len(row)} values for {len(self.columns)}")
+        if not all(isinstance(text, str) for text in self.column()):
+            raise ValueError(f"{COLUMN!r} has a value that is not a string")
+        return self
+
+    def column(self) -> list[Any]:
+        """Return the equations."""
+        place = self.columns.index(COLUMN)
+        return [row[place] for row in self.data]
 
 
-class Record(BaseModel):
+class Record(_Strict):
     """Hold one row."""
 
     equation: str
@@ -73,13 +88,13 @@ Row = Record | str | Annotated[list[str], Field(min_length=1, max_length=1)]
 Rows = Annotated[list[Row], Field(max_length=MAX_EQUATIONS)]
 
 
-class Columns(BaseModel):
+class Columns(_Strict):
     """Hold the rows as a column; a single value is a column of one."""
 
     equation: Annotated[list[str], Field(max_length=MAX_EQUATIONS)] | str
 
 
-class InvocationsRequest(BaseModel):
+class InvocationsRequest(_Strict):
     """Ask in exactly one of MLflow's formats; `params` is ignored."""
 
     model_config = ConfigDict(
@@ -100,29 +115,14 @@ class InvocationsRequest(BaseModel):
         return self
 
     def equations(self) -> list[str]:
-        """Return the texts of all rows; raise InvalidInputError for a row without one."""
+        """Return the texts of all rows."""
         if self.dataframe_split is not None:
-            rows = self.dataframe_split.rows()
-            return [_check_cell(row.get(COLUMN), index) for index, row in enumerate(rows)]
+            return self.dataframe_split.column()
         content = self.dataframe_records or self.instances or self.inputs or []
         if isinstance(content, Columns):
             column = content.equation
             return [column] if isinstance(column, str) else column
-        return [_text(row) for row in content]
-
-
-def _check_cell(value: Any, index: int) -> str:
-    if not isinstance(value, str):
-        place = ("body", "dataframe_split", "data", index)
-        message = f"the row has no text in the column {COLUMN!r}"
-        raise InvalidInputError([{"type": "string_type", "loc": place, "msg": message}])
-    return value
-
-
-def _text(row: Row) -> str:
-    if isinstance(row, Record):
-        return row.equation
-    return row if isinstance(row, str) else row[0]
+        return [row.equation if isinstance(row, Record) else "".join(row) for row in content]
 
 
 _MLFLOW_CODES = {
@@ -171,7 +171,7 @@ async def ping(request: Request) -> Response:
 @router.get("/version", tags=["MLflow"], response_class=Response)
 async def version() -> Response:
     """Return the version of MLflow whose protocol this is."""
-    return Response(MLFLOW_VERSION, media_type="text/plain")
+    return Response(MLFLOW_VERSION, media_type="application/json")
 
 
 async def invocations(request: Request) -> Response:
@@ -187,7 +187,7 @@ async def invocations(request: Request) -> Response:
 # The Open Inference Protocol
 
 
-class _Parameters(BaseModel):
+class _Parameters(_Strict):
     parameters: dict[str, Any] = {}
 
     @model_validator(mode="after")
