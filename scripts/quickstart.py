@@ -32,7 +32,7 @@ from registry.record import record
 from registry.versions import alias_target
 from scripts.experiment import ROOT, dvc
 
-TRACKING_URI = "http://127.0.0.1:5000"  # of compose.yaml
+TRACKING_URI = f"http://127.0.0.1:{os.environ.get('TRACKING_PORT') or 5000}"  # of compose.yaml
 START_SECONDS = 90.0
 # Loopback never goes through a proxy of the environment.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
