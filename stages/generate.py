@@ -89,7 +89,7 @@ def draw(
 
 
 def frame(operation: str, a: np.ndarray, b: np.ndarray, numbers: list[np.ndarray]) -> pd.DataFrame:
-    """The rows of a CSV."""
+    """Return the rows of a CSV."""
     first, second = a.tolist(), b.tolist()
     answers = [render(row) for row in zip(*(column.tolist() for column in numbers), strict=True)]
     return pd.DataFrame(
