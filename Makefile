@@ -1,134 +1,98 @@
-# Everything a user types. `make run` and `make test` set up what they need.
-# A target that needs Python depends on `setup`, which is done once and again when the lock changes.
+# Commands for users and developers. Every target installs what it needs first (`setup`, instant when done).
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON_ENV := .venv/bin
-export PATH := $(CURDIR)/$(PYTHON_ENV):$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
-# By the environment, so that quotes and $ in a reason stay what they are.
-export VERSION REASON OVERRIDE_GATE SHADOW_URL FROM TO KEY
 
-.PHONY: help setup lock run four-operations serve promote candidate hard-cases rollback deliver \
-	trace keys docker test lint format clean mend gc seeds frontier six-digits bench-beam \
-	certify-full reproduce reproduce-cpus bench-kills bench-decoders bench-serving bench-serving-environment \
-	bench-faults tampering bench-pipeline
+# Loopback never goes through a proxy.
+empty :=
+comma := ,
+loopback := $(subst $(empty) $(empty),$(comma),$(strip $(no_proxy) $(NO_PROXY) 127.0.0.1 localhost))
+export no_proxy := $(loopback)
+export NO_PROXY := $(loopback)
 
-help: ## what there is to type
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 28
+# Values given on the command line reach the programs by the environment, with their quotes and $.
+$(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,\
+	$(if $(filter command,$(firstword $(origin $(name)))),\
+		$(eval override export $(name) := $$(value $(name)))))
+needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-setup: .venv/stamp ## make .venv from the lock file
+.PHONY: help run serve test setup lock lint format experiment hard-cases seeds promote rollback \
+	lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop bench-serving \
+	bench-serving-environment bench-decoders bench-pipeline bench-faults bench-kills
 
-.venv/stamp: requirements/dev.lock
+help: ## list these commands
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-26s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+##@ Start
+run: setup ## train, register, promote and ask the served model one question
+	@python -m scripts.quickstart
+serve: setup ## serve Production in the foreground (PORT=8000)
+	@python -m serving
+docker: setup ## the same as run in containers, which keep running (compose.yaml)
+	@python -m scripts.quickstart --docker
+
+##@ Develop
+setup: ## install requirements/dev.lock into .venv
 	@scripts/setup.sh
-
-lock: setup ## write the lock files after an edit of requirements/*.in
-	@python -m pip install -qq uv==0.13.9
+lock: setup ## write the lock files from requirements/*.in
 	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
-		requirements/dev.in -o requirements/dev.lock
+		--config-file requirements/lock.toml requirements/dev.in -o requirements/dev.lock
 	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
-		--generate-hashes -c requirements/dev.lock requirements/serving.in -o requirements/serving.lock
-
-run: setup ## the whole walk: dvc repro, register, promote, serve, one real prediction
-	@python -m scripts.walk
-
-four-operations: setup ## train, evaluate and register the second configuration: + - * /
-	@python -m scripts.mend four-operations
-	@cd four-operations && PYTHONPATH=.. python -m dvc repro
-	@mkdir -p docs/certificates && cp four-operations/metrics/evaluation.json \
-		docs/certificates/four-operations.json
-
-serve: setup ## serve Production in the foreground from the default store (PORT=8000)
-	@python -m scripts.serve
-
-promote: setup ## make VERSION=3 Production, after the gate (REASON="…", OVERRIDE_GATE="why", SHADOW_URL=… SHADOW_ANSWERS=1000)
-	@python -m registry.promote "$$VERSION" $(if $(REASON),--reason "$$REASON") \
-		$(if $(OVERRIDE_GATE),--override-gate "$$OVERRIDE_GATE") \
-		$(if $(SHADOW_URL),--shadow-url "$$SHADOW_URL") \
-		$(if $(SHADOW_ANSWERS),--shadow-answers $(SHADOW_ANSWERS))
-
-candidate: setup ## let services try VERSION=4 beside Production; without VERSION, none any more
-	@python -m registry.candidate $(if $(VERSION),"$$VERSION")
-
-hard-cases: setup ## equations answered wrongly FROM=…/hard-cases.jsonl into hard_cases.csv, which training reads (TO=…)
-	@python -m scripts.hard_cases "$$FROM" $(if $(TO),--to "$$TO")
-
-rollback: setup ## return to the previous Production version (REASON="…")
-	@python -m registry.promote --rollback $(if $(REASON),--reason "$$REASON")
-
-deliver: setup ## record what a tracking server did not take when it was made
-	@python -m registry.deliver
-
-trace: setup ## from a served answer to a line of code, every link checked (VERSION=3, SERVICE_URL=…)
-	@python -m registry.trace $(if $(VERSION),"$$VERSION")
-
-keys: setup ## a pair of keys for SIGNING_KEY and TRUSTED_KEY (KEY=signing-key)
-	@python -m registry.signing "$${KEY:-signing-key}"
-
-docker: setup ## build the image, run Production in a container, ask it one question
-	@python -m scripts.docker
-
-test: setup lint ## lint, types and all tests
+		--config-file requirements/lock.toml --generate-hashes -c requirements/dev.lock \
+		requirements/serving.in -o requirements/serving.lock
+test: setup lint ## lint, check types and run all tests
 	@python -m pytest -n 2 --dist loadfile
+lint: setup ## check style and types
+	@ruff check --quiet . && ruff format --check --quiet . && mypy
+format: setup ## format the code and fix style where ruff can
+	@ruff check --fix --quiet . ; ruff format --quiet .
 
-lint: setup ## ruff and mypy
-	@ruff check --quiet . && ruff format --check --quiet . && echo "ruff: clean"
-	@mypy
-
-format: setup ## let ruff mend what it can
-	@ruff check --fix --quiet . ; ruff format .
-
-mend: setup ## after a kill -9: remove what a killed DVC left and no `dvc repro` accepts
-	@python -m scripts.mend . four-operations
-
-clean: setup ## caches of tools: what would go; YES=1 deletes it
-	@python -m scripts.clean $(if $(YES),--yes)
-
-gc: setup ## what DVC's cache holds and no lock, commit or version needs; YES=1 deletes it
-	@python -m scripts.gc $(if $(YES),--yes)
-
-seeds: setup ## ten fresh seeds of the default recipe, each certified on its whole domain
+##@ Experiments
+experiment: setup ## run the pipeline in a copy with experiments/NAME.yaml (NAME=four-operations)
+	$(call needs,NAME,four-operations)
+	@python -m scripts.experiment "$$NAME"
+hard-cases: setup ## add a service's wrong answers to the training data (FROM=mispredictions.jsonl)
+	$(call needs,FROM,mispredictions.jsonl)
+	@python -m scripts.hard_cases "$$FROM"
+seeds: setup ## train and certify ten other seeds
 	@python -m benchmarks.seeds
 
-frontier: setup ## the smallest exact models by parameters, and the smallest training set
-	@python -m benchmarks.frontier
+##@ Registry
+promote: setup ## make VERSION=3 Production (REASON="…", OVERRIDE_GATE="…", CANDIDATE_URL=…)
+	$(call needs,VERSION,3)
+	@python -m registry.promotion "$$VERSION" $${REASON:+--reason "$$REASON"} \
+		$${OVERRIDE_GATE:+--override-gate "$$OVERRIDE_GATE"} \
+		$${CANDIDATE_URL:+--candidate-url "$$CANDIDATE_URL"}
+rollback: setup ## make Previous Production again (REASON="…")
+	@python -m registry.promotion --rollback $${REASON:+--reason "$$REASON"}
+lineage: setup ## check the chain from a version to its run, lock, commit and data (VERSION=3)
+	@python -m registry.lineage $${VERSION:+"$$VERSION"}
 
-six-digits: setup ## + and - over 0-999999 by params alone, certified by a sample
-	@python -m benchmarks.six_digits
-
-bench-beam: setup ## what a beam search changes on a model that is not exact yet
-	@python -m benchmarks.beam
-
-certify-full: setup ## every equation of both domains, decoded by the graphs that serve (minutes)
+##@ Proofs
+certify-full: setup ## decode every equation of the domain with the served graphs
 	@python -m benchmarks.certify_full
-	@python -m benchmarks.certify_full --bundle four-operations/bundle \
-		--result certify-full-four-operations
-
-reproduce: setup ## dvc.lock again from nothing, in a clone of the last commit; prints a certificate
+reproduce: setup ## retrain in a clone of the last commit and compare every hash
 	@python -m benchmarks.reproduce
-
-reproduce-cpus: setup ## a shortened pipeline here and on emulated Intel and AMD CPUs: same hashes?
+reproduce-cpus: setup ## a short pipeline on emulated Intel and AMD CPUs: the same bytes
 	@python -m benchmarks.reproduce_cpus
 
-bench-kills: setup ## kill -9 at 1,000 points of dvc repro; an earlier run is gone on with (most of an hour)
-	@python -m benchmarks.kills --jobs 2
-
-bench-decoders: setup ## the serving graphs beside those of AGAINST=COMMIT, milliseconds
-	@python -m benchmarks.decoders $(or $(AGAINST),$(error say AGAINST=COMMIT))
-
-bench-serving: setup ## this service beside a constant answer, torch and four servers (needs wrk)
-	@python -m benchmarks.serving
-
-bench-serving-environment: setup ## what serving costs: seconds to start, memory, disk
-	@python -m benchmarks.serving_environment
-
-bench-faults: setup ## load, overload, kills, promotions, bad input, SIGTERM and a soak (minutes)
-	@python -m benchmarks.faults
-
-tampering: setup ## tamper with a recorded version in every way of the table, try every door
-	@python -m benchmarks.tampering
-
-bench-pipeline: setup ## seconds of both pipelines, from nothing, in a clone of the last commit
+##@ Benchmarks
+bench-setup: setup ## seconds to install the lock, by pip and by uv
+	@python -m benchmarks.setup
+bench-noop: setup ## seconds of a dvc repro with nothing to do
+	@python -m benchmarks.noop
+bench-pipeline: setup ## seconds of each stage, on all cores and on one
 	@python -m benchmarks.pipeline
-	@taskset -c 0 python -m benchmarks.pipeline --result pipeline-one-core
-	@python -m benchmarks.pipeline --project four-operations --result four-operations
+bench-decoders: setup ## milliseconds of the decoder graphs, beside the first version's
+	@python -m benchmarks.decoders
+bench-serving: setup ## requests per second, beside other servers (needs wrk)
+	@python -m benchmarks.serving
+bench-serving-environment: setup ## start-up time, memory and disk of the service
+	@python -m benchmarks.serving_environment
+bench-faults: setup ## the service under overload, kills, swaps and bad input
+	@python -m benchmarks.faults
+bench-kills: setup ## kill -9 at a thousand points of dvc repro
+	@python -m benchmarks.kills

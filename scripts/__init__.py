@@ -1,1 +1,1 @@
-"""What `make` runs: thin programs over the rooms of the house."""
+"""Commands behind `make run`, `make docker`, `make experiment` and `make hard-cases`."""

@@ -1,245 +1,213 @@
-"""The HTTP face, put together: what is asked, by which way, and what is said of the service."""
+"""Build the application: routes, error handlers, middleware, OpenAPI.
+
+The prediction routes are Starlette routes with pydantic bodies; `add_openapi` documents them.
+`/docs` needs no other host: fastapi-offline brings Swagger UI's files.
+"""
 
 import contextlib
 import gc
-import json
-import re
-import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exception_handlers import http_exception_handler
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.responses import RedirectResponse
+from starlette.routing import Route
 
-from arithmetic.errors import InvalidEquation
-from arithmetic.steps import explain
-from serving import health
-from serving.auth import keys_from
-from serving.fast import PATH, FastPredict
-from serving.front import Admission, Front
-from serving.limits import RateLimit
-from serving.live import Live
+from serving import protocols
+from serving.auth import load_keys
+from serving.error_handlers import add_error_handlers
 from serving.metrics import Metrics
-from serving.predict import InvalidEquations, ask, ask_many
-from serving.problems import ServingProblem, WrongMediaType
-from serving.protocols import router
-from serving.request_log import RequestLog
-from serving.schemas import Prediction, Predictions, Problems, Question, Questions
-from serving.server import State
+from serving.model_manager import ModelManager, Registry
+from serving.predict import PredictEndpoint, predict_batch
+from serving.request_log import RequestMiddleware
+from serving.schemas import (
+    BatchRequest,
+    BatchResponse,
+    ErrorResponse,
+    Health,
+    PredictRequest,
+    PredictResponse,
+    Readiness,
+)
 from serving.settings import Settings
-from serving.watch import Registry
 
-DESCRIPTION = """A tiny Transformer answers integer arithmetic, character by character.
+DESCRIPTION = """A small Transformer answers integer arithmetic, character by character.
 
-The version behind the alias `Production` of an MLflow registry is served; `/health` says which."""
-
-
-# Errors that a 422 lists, enough for a whole batch: a body of a megabyte can hold 100,000.
-MOST_ERRORS = 1024
-# How long starting waits for the registry before it listens without a model.
+`/health` names the registered version that answers."""
+# How long startup waits for the first look at the registry before it listens without a model.
 FIRST_ATTEMPT_SECONDS = 5.0
 
+# The Starlette routes, which FastAPI does not document itself: endpoint, body, response.
+DOCUMENTED: dict[str, tuple[Any, type[BaseModel], Any]] = {
+    "/predict": (PredictEndpoint, PredictRequest, PredictResponse),
+    "/predict/batch": (predict_batch, BatchRequest, BatchResponse),
+    "/invocations": (protocols.invocations, protocols.InvocationsRequest, None),
+    "/v2/models/{name}/infer": (protocols.infer, protocols.InferRequest, None),
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        401: "An API key is needed (where keys are configured).",
+        413: "The body is too large.",
+        415: "The body is not sent as application/json.",
+        500: "The model failed on this equation, or the service has a bug.",
+        503: "No model is loaded, or the queue is full; see Retry-After.",
+        504: "No answer before the deadline.",
+    }.items()
+}
 
-class Service(FastAPI):
-    """FastAPI with the fast route in front of it, and what belongs to one application.
-
-    Attributes:
-        live: the version that is served.
-        metrics: the counters.
-        server_state: whether the service is ending.
-        admission: who may ask, and how often.
-    """
-
-    live: Live
-    metrics: Metrics
-    server_state: State
-    admission: Admission
-    front: Front
-    fast: FastPredict
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-            return
-        request_id = self.front.request_id(scope)
-        if not await self.front.admitted(scope, send, request_id):
-            return
-        if scope["path"] == PATH and scope["method"] == "POST":
-            await self.fast(scope, receive, send, request_id)
-        else:
-            await self.front.through(super().__call__, scope, receive, send, request_id)
-
-    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """FastAPI alone, as the fast route hands on to it."""
-        await super().__call__(scope, receive, send)
+router = APIRouter()
 
 
-def create_app(
-    settings: Settings, registry: Registry | None = None, rates: Path | None = None
-) -> Service:
-    """The application; following the registry begins when it starts.
+@router.get("/", include_in_schema=False)
+async def index(request: Request) -> Response:
+    """Redirect a browser to the documentation."""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
-    `registry` is asked instead of the MLflow server that the settings name; `rates` is the file in
-    which several workers keep what they share of the rate limit.
-    """
-    keys = keys_from(settings)
-    limit = None
-    if settings.rate_limit:
-        limit = RateLimit(settings.rate_limit, settings.rate_burst, rates)
-    app = Service(title="arithmetic-lm", description=DESCRIPTION, lifespan=lifespan)
-    app.metrics = Metrics()
-    app.live = Live(settings, registry, app.metrics)
-    app.server_state = State()
-    app.admission = Admission(keys, limit)
-    app.front = Front(app.metrics, app.admission, RequestLog(settings.log_sample))
-    app.fast = FastPredict(app.live, app.front, app.framework)
-    add_exception_handlers(app)
-    add_predictions(app)
-    app.include_router(health.router)
-    app.include_router(router(app.live))
-    return app
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """Report that the process answers; a restart would not bring a model."""
+    return {"status": "ok"}
+
+
+def unready_reason(app: FastAPI) -> str | None:
+    """Return why no requests should be sent here, None if they may."""
+    manager: ModelManager = app.state.manager
+    if app.state.is_draining:
+        return "shutting down"
+    if manager.model is None:
+        return manager.reason or "loading"
+    return "overloaded" if manager.model.batcher.is_overloaded else None
+
+
+@router.get("/readyz", responses={503: {"model": Readiness}})
+async def readyz(request: Request, response: Response) -> Readiness:
+    """Report whether to send requests here: not while loading, overloaded or shutting down."""
+    reason = unready_reason(request.app)
+    if reason is not None:
+        response.status_code = 503
+    return Readiness(ready=reason is None, reason=reason)
+
+
+@router.get("/health", responses={503: {"model": Health}})
+async def health(request: Request, response: Response) -> Health:
+    """Report what is served; 503 while no model is loaded."""
+    manager: ModelManager = request.app.state.manager
+    model = manager.model
+    general: dict[str, Any] = {
+        "model_loaded": model is not None,
+        "model_uri": request.app.state.settings.model_uri,
+        "registry": manager.registry_status(),
+        "reason": manager.reason,
+        "rejected": manager.rejected(),
+    }
+    if model is None:
+        response.status_code = 503
+        return Health(status="unavailable" if manager.reason else "loading", **general)
+    return Health(
+        status="ok",
+        **general,
+        model_name=model.version.name,
+        model_version=model.version.version,
+        model_digest=model.version.digest,
+        operations=list(model.grammar.operations),
+        max_operand=model.grammar.max_operand,
+        source=manager.source,
+        accuracy=model.stats.report(),
+        drift=manager.monitor.drift(),
+    )
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Return all metrics in Prometheus' text format."""
+    content = generate_latest(request.app.state.metrics.registry)
+    return Response(content, media_type=CONTENT_TYPE_LATEST)
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Follow the registry for as long as the application runs."""
-    assert isinstance(app, Service)
-    # A moment's patience, so that a healthy service starts with its model loaded.
-    await app.live.start(FIRST_ATTEMPT_SECONDS)
-    # What is loaded now stays: without it, collections of the whole heap make much of p99.
+    await app.state.manager.start(FIRST_ATTEMPT_SECONDS)
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # what is loaded now stays; collecting it again would make much of the p99
     yield
-    app.live.stop()
+    app.state.manager.stop()
 
 
-def add_predictions(app: Service) -> None:
-    """POST /predict and /predict/batch."""
-    live = app.live
+def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
+    """Return the application; it begins to follow the registry when it starts.
 
-    @app.post(
-        PATH,
-        responses=Problems.responses,
-        response_model_exclude_none=True,
-        dependencies=[Depends(json_only)],
+    Args:
+        registry: replaces `registry.download`, for tests.
+    """
+    keys = load_keys(settings)
+    metrics = Metrics()
+    manager = ModelManager(settings, metrics, registry)
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="arithmetic-lm",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        # First in the list: the route of nearly all requests is matched first.
+        routes=[
+            Route("/predict", PredictEndpoint(manager), methods=["POST"]),
+            Route("/predict/batch", predict_batch, methods=["POST"]),
+            *protocols.ROUTES,
+        ],
+        swagger_ui_parameters={"validatorUrl": None},  # else a badge by validator.swagger.io
     )
-    async def predict(question: Question, request: Request) -> Prediction:
-        """Answer one equation. 422 says why an equation is refused."""
-        started = time.perf_counter()
-        try:
-            asked = await ask(live, question.equation, question.beam_width)
-        except InvalidEquation as problem:
-            raise refused(question.equation, problem) from problem
-        request.scope["state"]["version"] = asked.served.version
-        answer = asked.answer
-        return Prediction(
-            equation=question.equation,
-            predicted_answer=answer.text,
-            full_output=question.equation + answer.text,
-            latency_ms=round((time.perf_counter() - started) * 1e3, 3),
-            model_version=asked.served.version,
-            work=explain(asked.equation, answer.scratch, asked.served.grammar.digits)
-            if question.show_work
-            else None,
+    app.state.settings, app.state.metrics, app.state.manager = settings, metrics, manager
+    app.state.is_draining = False
+    app.include_router(router)
+    app.include_router(protocols.router)
+    add_error_handlers(app)
+    add_openapi(app)
+    app.add_middleware(
+        RequestMiddleware, settings=settings, keys=keys, metrics=metrics, state=app.state
+    )
+    if settings.cors_origin_list:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin_list,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    return app
+
+
+def add_openapi(app: FastAPI) -> None:
+    """Document the Starlette routes beside FastAPI's own."""
+    documented = APIRouter()
+    for path, (endpoint, request, response) in DOCUMENTED.items():
+
+        async def describe(body: Any) -> None:
+            """Serve as the signature."""
+
+        describe.__annotations__["body"] = request
+        documented.add_api_route(
+            path,
+            describe,
+            methods=["POST"],
+            response_model=response,
+            responses=ERRORS,
+            description=endpoint.__doc__,
+            name=path.strip("/").replace("/", " "),
         )
 
-    @app.post(f"{PATH}/batch", responses=Problems.responses, dependencies=[Depends(json_only)])
-    async def predict_batch(questions: Questions, request: Request) -> Predictions:
-        """Answer up to 1,024 equations by one version: all of them or, with the reason, none.
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            routes = [*app.routes, *documented.routes]
+            app.openapi_schema = get_openapi(
+                title=app.title, version=app.version, description=DESCRIPTION, routes=routes
+            )
+        return app.openapi_schema
 
-        422 names each equation that is refused by its index.
-        """
-        started = time.perf_counter()
-        app.admission.charge(request.scope, len(questions.equations) - 1)
-        try:
-            asked = await ask_many(live, questions.equations, questions.beam_width)
-        except InvalidEquations as problems:
-            raise RequestValidationError(
-                [
-                    error_of(("body", "equations", index), questions.equations[index], problem)
-                    for index, problem in problems.refusals
-                ]
-            ) from problems
-        version = asked[0].served.version
-        request.scope["state"]["version"] = version
-        return Predictions(
-            predicted_answers=[one.answer.text for one in asked],
-            latency_ms=round((time.perf_counter() - started) * 1e3, 3),
-            model_version=version,
-        )
-
-
-def json_only(request: Request) -> None:
-    """FastAPI's 422 for another media type says that the body is no object, which misleads."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not re.fullmatch(r"application/(json|.+\+json)", media_type):
-        raise WrongMediaType(
-            f"the body must be JSON, sent with `Content-Type: application/json`; this request "
-            f"says {media_type[:100] or 'nothing'!r}"
-        )
-
-
-def add_exception_handlers(app: Service) -> None:
-    """Every error has a JSON body with `detail`, and an outcome for the count."""
-
-    @app.exception_handler(RequestValidationError)
-    async def unprocessable(request: Request, error: RequestValidationError) -> JSONResponse:
-        """FastAPI's own 422, but for input that JSON cannot hold (NaN, lone surrogates)."""
-        errors = error.errors()
-        app.metrics.refused.labels(errors[0].get("reason") or errors[0]["type"]).inc()
-        said = [speakable(one) for one in errors[:MOST_ERRORS]]
-        if len(errors) > len(said):
-            said.append({"type": "more", "loc": [], "msg": f"and {len(errors) - len(said)} more"})
-        return JSONResponse({"detail": said}, 422)
-
-    @app.exception_handler(HTTPException)
-    async def of_the_framework(request: Request, error: HTTPException) -> Response:
-        """FastAPI's own, counted where a body is no text that JSON could be in."""
-        if error.status_code == 400:
-            app.metrics.refused.labels("unreadable_body").inc()
-        return await http_exception_handler(request, error)
-
-    @app.exception_handler(ServingProblem)
-    async def unavailable(request: Request, problem: ServingProblem) -> JSONResponse:
-        request.scope["state"]["outcome"] = problem.outcome
-        app.metrics.refuse(problem)
-        return JSONResponse({"detail": str(problem)}, problem.status, problem.headers)
-
-    @app.exception_handler(Exception)
-    async def bug(request: Request, error: Exception) -> JSONResponse:
-        """Starlette logs it after this, with its traceback."""
-        return JSONResponse({"detail": "Internal Server Error"}, 500)
-
-
-def speakable(error: dict[str, Any]) -> dict[str, Any]:
-    """One validation error; input that cannot be sent back as JSON is shown as Python shows it."""
-    kept: dict[str, Any] = {
-        key: error[key] for key in ("type", "loc", "msg", "input") if key in error
-    }
-    try:
-        json.dumps(kept, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, TypeError):  # UnicodeEncodeError is a ValueError
-        kept["input"] = ascii(kept["input"])[:200]
-        kept["msg"] = kept["msg"].encode("ascii", "backslashreplace").decode()
-    return kept
-
-
-def error_of(where: tuple[str | int, ...], text: str, problem: InvalidEquation) -> dict[str, Any]:
-    """The grammar's refusal as one error of FastAPI's own 422."""
-    return {
-        "type": "invalid_equation",
-        "loc": where,
-        "msg": str(problem),
-        "input": text,
-        "reason": problem.reason,  # for the count; `speakable` leaves it out
-    }
-
-
-def refused(text: str, problem: InvalidEquation) -> RequestValidationError:
-    """The grammar's refusal of the one equation of a body."""
-    return RequestValidationError([error_of(("body", "equation"), text, problem)])
+    app.openapi = openapi  # type: ignore[method-assign]

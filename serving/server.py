@@ -1,107 +1,88 @@
-"""uvicorn's server, with patience for its own clients.
+"""Shut down without cutting a request: uvicorn's server with a drain.
 
-uvicorn ends a connection that is idle at the moment of SIGTERM, although its client may be sending
-already: 56 of 64 saturated connections were cut (docs/decisions.md). Here SIGTERM means: not ready;
-whatever is in flight or still arrives is answered, with `Connection: close`; connections that stay
-silent are closed after a second; then exit 0.
+uvicorn closes connections that are idle at the moment of SIGTERM, although their clients may be
+sending already: it cut 56 of 64 saturated ones. Here SIGTERM means: not ready; requests in flight
+and those that still arrive are answered with `Connection: close`; connections that stay silent are
+closed after a second; then the process ends with status 0.
 """
 
 import asyncio
 import logging
-import os
 import socket
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.connection import Protocol
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
+SILENCE_SECONDS = 1.0
+TICK_SECONDS = 0.02
+
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with sweeps while it runs and patience when it ends."""
+    """Replace uvicorn's shutdown."""
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        protocol: type[Protocol],
-        settings: Settings,
-        state: "State",
-        parent: int | None = None,
-    ):
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings):
         super().__init__(config)
-        self._parent = parent
-        self._protocol = protocol
-        self._settings = settings
-        self._state = state
-
-    async def on_tick(self, counter: int) -> bool:
-        if counter % 10 == 0:
-            self._each_connection(Protocol.sweep)
-            if self._parent is not None and os.getppid() != self._parent:
-                log.error("the parent is gone")
-                self.should_exit = True
-        return await super().on_tick(counter)
-
-    def _each_connection(self, action: Any) -> None:
-        now = asyncio.get_running_loop().time()
-        for connection in list(self.server_state.connections):
-            action(connection, now)
+        self._app, self._settings = app, settings
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then end; whatever is left when the grace period ends is cut, and said."""
-        log.info("ending: no longer ready, %d connections", len(self.server_state.connections))
-        self._state.draining = True
-        self._protocol.draining = True
+        """Drain; connections that are left when the grace period ends are cut and logged."""
+        connections = self.server_state.connections
+        log.info("shutting down with %d connections", len(connections))
+        self._app.state.is_draining = True  # RequestMiddleware adds `Connection: close`
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._settings.grace_seconds
-        closing = loop.time() + min(self._settings.drain_seconds, self._settings.grace_seconds)
-        while not self.force_exit and loop.time() < end:
-            if self.servers and loop.time() >= closing:
+        started = loop.time()
+        while not self.force_exit and loop.time() - started < self._settings.grace_seconds:
+            if self.servers and loop.time() - started >= self._settings.drain_seconds:
                 for server in self.servers:
                     server.close()
                 self.servers = []
-            if not self.servers and not self.server_state.connections:
+            if not self.servers and not connections:
                 break
-            self._each_connection(Protocol.drain)
-            await asyncio.sleep(0.02)
-        if self.server_state.connections:
-            log.error(
-                "%d connections are cut: the grace period of %g s is over",
-                len(self.server_state.connections),
-                self._settings.grace_seconds,
-            )
-            self._each_connection(lambda connection, _: connection.transport.abort())
+            for connection in list(connections):
+                if loop.time() - self._silent_since(connection, started) > SILENCE_SECONDS:
+                    connection.transport.close()
+            await asyncio.sleep(TICK_SECONDS)
+        if connections:
+            seconds = self._settings.grace_seconds
+            log.error("cutting %d connections after %g s", len(connections), seconds)
+            for connection in list(connections):
+                connection.transport.abort()
         for task in list(self.server_state.tasks):
             task.cancel()
         for sock in sockets or []:
             sock.close()
         await self.lifespan.shutdown()
-        # uvicorn would raise the signal again and die of it; this end was asked for: a success.
-        self._captured_signals.clear()
-        log.info("ended")
+        log.info("stopped")
+
+    def _silent_since(self, connection: Any, drain_started: float) -> float:
+        """Return since when a connection is idle; the future while it is in use."""
+        assert isinstance(connection, HttpToolsProtocol)
+        timer = connection.timeout_keep_alive_task  # set between requests only
+        if timer is not None:
+            return timer.when() - connection.timeout_keep_alive
+        if connection.scope is None:  # connected, and has never sent anything
+            return drain_started
+        return float("inf")
 
 
-class State:
-    """What the server knows and the application says: see /readyz."""
-
-    draining = False
-
-
-def make_server(app: Any, settings: Settings, state: State, parent: int | None = None) -> Server:
-    """The server of one process; a worker ends when its parent is gone."""
-    protocol = type("ServiceProtocol", (Protocol,), {"settings": settings, "metrics": app.metrics})
+def make_server(app: FastAPI, settings: Settings) -> Server:
+    """Return the server of an application."""
     config = uvicorn.Config(
         app,
-        http=protocol,
+        http="httptools",
         ws="none",
         access_log=False,  # costs a quarter of the throughput; see request_log.py
         log_config=None,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
+        root_path=settings.root_path,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_keep_alive=settings.keep_alive_seconds,
     )
-    return Server(config, protocol, settings, state, parent)
+    return Server(config, app, settings)

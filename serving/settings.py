@@ -1,149 +1,152 @@
-"""The environment as typed settings; a bad one stops the service before it listens."""
+"""Read the service's settings from environment variables.
 
-import ipaddress
-import tempfile
+Each field of `Settings` is the variable of its name in capitals. An unusable value stops the
+service before it listens. MLflow's own variables (MLFLOW_TRACKING_URI, MLFLOW_TRACKING_TOKEN, …)
+are read by MLflow.
+"""
+
+import hashlib
+import os
+import re
+import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
-import httpx
+from platformdirs import user_cache_path
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from arithmetic.errors import Problem
-from registry import signature
-from registry.errors import UnusableKey, shown
-from serving.following import FollowingSettings, model_uri
+from arithmetic.errors import UserError
 
-
-class InvalidSettings(Problem):
-    """An environment variable that the service cannot work with."""
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Settings(FollowingSettings):
-    """Each field is the environment variable of its name, in capitals; more in `FollowingSettings`.
+class InvalidSettingsError(UserError):
+    """Reject an environment variable or a directory that the service cannot use."""
 
-    Attributes:
-        model_uri: which version to serve, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        mlflow_tracking_uri: http(s) address of the MLflow server that has it.
-        model_cache: folder for downloaded bundles.
-        host, port: where to listen.
-        workers: processes that answer, one for each core that the service may use.
-        pull_retry_seconds: pause between attempts while no model could be loaded.
-        largest_batch: most equations in one call of the model.
-        queue_limit: most equations that wait for a call, for each operation; past it, 503 at once.
-        deadline_seconds: longest time from a question to its answer; past it, 504.
-        max_body_bytes: of a request; past it, 413.
-        request_seconds: within which a request must have arrived whole; past it, 408.
-        max_connections: open at once; past it, 503 and closed.
-        keep_alive_seconds: how long an idle connection is kept.
-        grace_seconds: from SIGTERM to the end, at most; less than whoever sends it waits.
-        drain_seconds: after SIGTERM, how long new connections are still taken while /readyz says
-            no; a load balancer needs a while to notice.
-        trusted_proxies: addresses, with commas, whose X-Forwarded-For is believed.
-        log_format: text or json, for everything that is logged.
-        log_sample: share of the requests that get a line in the log, 0 to 1; failures always do.
-        api_keys: NAME=SHA-256 of the key in hexadecimal, several with commas; empty asks for none.
-            `python -m serving.auth NAME` makes one.
-        api_keys_file: the same, a line each.
-        rate_limit: requests a second of one key or address (of /predict/batch, equations); 0 is
-            no limit.
-        rate_burst: how many may come at once.
-        trusted_key: PEM file of the public key by which a version must be signed; any if not set.
-    """
 
-    # An empty variable is one that is not set, as in compose.yaml's `HARD_CASES=`.
-    model_config = SettingsConfigDict(frozen=True, protected_namespaces=(), env_ignore_empty=True)
+class Settings(BaseSettings):
+    """Hold the settings; the docstrings are their documentation (`Settings.model_fields`)."""
+
+    # An empty variable counts as not set, as in compose.yaml's `API_KEYS=`.
+    model_config = SettingsConfigDict(
+        frozen=True,
+        protected_namespaces=(),
+        env_ignore_empty=True,
+        use_attribute_docstrings=True,
+    )
 
     model_uri: str = "models:/arithmetic-lm@Production"
-    mlflow_tracking_uri: str
-    model_cache: Path = Field(
-        default_factory=lambda: Path(tempfile.gettempdir()) / "arithmetic-lm-models"
-    )
+    """Model to serve: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a model directory."""
+    mlflow_tracking_uri: str = ""
+    """MLflow server; empty: the local store of this repository."""
+    model_cache: Path | None = None
+    """Directory for downloaded models; empty: the user's cache directory."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
-    pull_retry_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
-    largest_batch: Annotated[int, Field(ge=2, le=1024)] = 64
-    queue_limit: Annotated[int, Field(ge=1024, le=1_000_000)] = 4096
-    deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
-    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
-    request_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
-    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
-    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = 75
-    grace_seconds: Annotated[float, Field(gt=0, le=600)] = 8.0
-    drain_seconds: Annotated[float, Field(ge=0, le=600)] = 0.5
-    trusted_proxies: str = ""
-    log_format: Literal["text", "json"] = "text"
-    log_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Port to listen on."""
+    root_path: str = ""
+    """Path prefix that a proxy in front strips, like `/api`."""
+    cors_origins: str = ""
+    """Origins whose pages may call the service, comma-separated, or `*`."""
+    forwarded_allow_ips: str = ""
+    """Addresses of proxies whose X-Forwarded headers are trusted."""
     api_keys: str = ""
+    """`NAME=SHA256` entries, comma-separated; `python -m serving.auth NAME` makes one."""
     api_keys_file: Path | None = None
-    rate_limit: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    trusted_key: Path | None = None
-
-    @property
-    def hard_cases_file(self) -> Path:
-        """Where hard cases are kept."""
-        return self.hard_cases or self.model_cache / "hard-cases.jsonl"
+    """File with the same entries, one a line."""
+    poll_seconds: Seconds = 1.0
+    """Time between two looks at the registry."""
+    max_batch_size: Annotated[int, Field(ge=2, le=1024)] = 64
+    """Most equations in one call of the model."""
+    queue_limit: Annotated[int, Field(ge=1024, le=1_000_000)] = 4096
+    """Most equations that wait for each sequence format; beyond it, 503."""
+    deadline_seconds: Seconds = 5.0
+    """Longest time from a request to its answer; after it, 504."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    """Largest request body; beyond it, 413."""
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = 75
+    """How long an idle connection stays open."""
+    drain_seconds: Annotated[float, Field(ge=0, le=600)] = 0.5
+    """How long new connections are accepted after SIGTERM, while /readyz is 503 already."""
+    grace_seconds: Seconds = 8.0
+    """Longest time from SIGTERM to the exit; connections that are open then are cut."""
+    check_queue: Annotated[int, Field(ge=1024, le=10_000_000)] = 20_000
+    """Most answers that wait to be checked; the rest count as unchecked."""
+    max_error_rate: Fraction = 0.01
+    """Error rate over distinct questions above which a version is rejected; 1 rejects none."""
+    min_questions: Annotated[int, Field(ge=1, le=1000)] = 200
+    """Distinct questions that are needed before the error rate counts."""
+    mispredictions: Path | None = None
+    """JSON lines file of wrong answers; empty: in the model cache."""
+    log_format: Literal["text", "json"] = "text"
+    """Format of the log."""
+    log_sample: Fraction = 0.01
+    """Fraction of the requests that are logged; server errors always are."""
 
     @field_validator("model_uri")
     @classmethod
-    def _names_a_version(cls, value: str) -> str:
-        return model_uri(value)
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_addresses(cls, value: str) -> str:
-        addresses = [one for part in value.split(",") if (one := part.strip())]
-        for one in addresses if addresses != ["*"] else []:
-            try:
-                ipaddress.ip_network(one)
-            except ValueError as error:
-                raise ValueError(f"{one!r} is no address; write 10.0.0.1,10.1.0.0/16") from error
-        return ",".join(addresses)
-
-    @field_validator("trusted_key")
-    @classmethod
-    def _is_a_key(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            try:
-                signature.load_key(value)
-            except UnusableKey as problem:
-                raise ValueError(str(problem)) from problem
+    def _check_model_uri(cls, value: str) -> str:
+        if ":/" in value and not re.fullmatch(r"models:/[^/@:]+(@[^/@]+|/[0-9]+)", value):
+            raise ValueError("write models:/NAME@ALIAS, models:/NAME/VERSION or a directory")
         return value
 
-    @field_validator("mlflow_tracking_uri")
+    @field_validator("root_path")
     @classmethod
-    def _is_a_server(cls, value: str) -> str:
-        try:
-            url = httpx.URL(value)
-        except httpx.InvalidURL as error:
-            raise ValueError("this is no address; correct it") from error
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError(
-                "the service talks to an MLflow server, so give an http:// address "
-                "(`make serve` starts one over the local store)"
-            )
-        return value
+    def _check_root_path(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", value):
+            raise ValueError("write a path like /api")
+        return value.rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether MODEL_URI is a model directory, which needs no registry."""
+        return not self.model_uri.startswith("models:/")
+
+    @property
+    def follows_alias(self) -> bool:
+        """Return whether MODEL_URI can come to mean another version."""
+        return not self.is_local and "@" in self.model_uri
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        """Return the origins of CORS_ORIGINS."""
+        return [origin for part in self.cors_origins.split(",") if (origin := part.strip())]
 
 
-def from_environment() -> Settings:
-    """Settings from the environment; raises InvalidSettings naming the variable and the mend."""
+def load_settings() -> Settings:
+    """Read the environment; raise InvalidSettingsError naming the variable."""
     try:
-        return Settings()  # type: ignore[call-arg]  # the environment fills it
-    except FileNotFoundError as error:  # of `tempfile`, for the default of MODEL_CACHE
-        raise InvalidSettings(
-            "there is no folder for temporary files that can be written; mount one at /tmp, or set "
-            "TMPDIR"
-        ) from error
+        return Settings()
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).upper()
-        if first["type"] == "missing":
-            raise InvalidSettings(
-                f"{name} is not set; give it the address of an MLflow server, like "
-                "http://127.0.0.1:5000"
-            ) from error
         reason = first["msg"].removeprefix("Value error, ")
-        given = "" if "PASSWORD" in name else f" is {shown(first['input'])!r}"
-        raise InvalidSettings(f"{name}{given}: {reason}") from error
+        message = f"{name} is {str(first['input'])[:200]!r}"
+        raise InvalidSettingsError(message, reason[:1].lower() + reason[1:]) from error
+
+
+def open_model_cache(settings: Settings) -> Path:
+    """Create this service's private directory of downloaded models.
+
+    Each model URI has its own, so two services on one machine do not share a state file.
+
+    Raises:
+        InvalidSettingsError: it cannot be created, or belongs to another user.
+    """
+    source = f"{settings.model_uri} {settings.mlflow_tracking_uri}"
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", settings.model_uri.removeprefix("models:/"))[-40:]
+    root = settings.model_cache or user_cache_path("arithmetic-lm") / "models"
+    directory = root / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    hint = "set MODEL_CACHE to a directory that only this user can write"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise InvalidSettingsError(f"{directory} is not a directory of this user", hint)
+        directory.chmod(0o700)
+    except OSError as error:
+        raise InvalidSettingsError(f"cannot create {directory}: {error.strerror}", hint) from error
+    return directory

@@ -1,15 +1,16 @@
-"""The pipeline: each stage is a function of files.
+"""Run the pipeline's stages: `python -m stages.train` and so on, from the repository's root.
 
-Importing this package fixes how torch will compute. The variables are read once, when torch
-loads, so they must be in the environment before any stage imports it; a package's `__init__` is
-the one place that always runs first. With them a stage writes the same bytes on any x86-64 CPU
-with AVX2, Intel or AMD, whatever the number of cores (docs/reproducibility.md). It is also the
-place where a stage learns who its parent is, before torch takes its time to load.
+Importing this package fixes how torch computes. The variables are read once, when torch loads, so
+they have to be set before any stage imports it. With them a stage writes the same bytes on any
+x86-64 CPU with AVX2, Intel or AMD, on any number of cores (docs/explanation/reproducibility.md).
 """
 
+import importlib.util
 import os
+import sys
+from types import TracebackType
 
-from arithmetic.errors import Problem
+from arithmetic.errors import UserError
 
 REPRODUCIBLE_ENVIRONMENT = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels: AVX2 even where there is AVX-512
@@ -18,13 +19,33 @@ REPRODUCIBLE_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # one order of summation
     "MKL_NUM_THREADS": "1",
 }
+PARENT = os.getppid()
 
 os.environ.update(REPRODUCIBLE_ENVIRONMENT)
 
-_PARENT = os.getppid()
-
 
 def stop_if_orphaned() -> None:
-    """Raise Problem in a stage whose `dvc` was killed: DVC leaves its child at work."""
-    if "DVC_STAGE" in os.environ and os.getppid() != _PARENT:
-        raise Problem("dvc is gone, so the stage stops; `dvc repro` goes on with it")
+    """Raise UserError in a stage whose `dvc` was killed: DVC leaves its child running."""
+    if "DVC_STAGE" in os.environ and os.getppid() != PARENT:
+        raise UserError("dvc was killed, so the stage stops", "run `dvc repro` to continue")
+
+
+def _hide_interrupt(
+    kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+) -> None:
+    # Ctrl-C while a stage still imports torch, before its `cli_errors`; Python exits with SIGINT.
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, value, traceback)
+
+
+sys.excepthook = _hide_interrupt
+
+if importlib.util.find_spec("pandas") is None:  # `.venv/bin/dvc` outside of its environment
+    print(
+        f"error: {sys.executable} has none of the pipeline's packages\n"
+        "hint: run `make setup`, then `source .venv/bin/activate`",
+        file=sys.stderr,
+    )
+    raise SystemExit(1)

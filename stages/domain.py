@@ -1,84 +1,70 @@
-"""Which equations of a domain are certified: all of them, or of a very large one a sample.
+"""Choose the equations to certify: all of them, or of a very large domain a sample.
 
 A domain of up to 10 million equations is listed. Of a larger one are certified
 
     edge cases    every pair of edge numbers (0, the largest operand, d * 10^k, 10^k - 1, 10^k + 1,
-                  repeated digits); equal and neighbouring operands; of + and -, chains of carries
-                  or borrows of every length from every place, with random digits around them
-    random        uniformly drawn of all the others, whose error rate they bound
+                  repeated digits); equal and neighboring operands; of + and -, chains of carries or
+                  borrows of every length from every place, with random digits around them
+    random        uniformly drawn ones of all others, whose error rate they bound
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import betaincinv
 
-from arithmetic.grammar import OPERATIONS, Grammar
-from stages.certify import Equations
+from arithmetic.grammar import OPERATIONS, Grammar, Operands
 
 CHAIN_VARIANTS = 50  # random surroundings of each chain
 RANDOM_EQUALS = 1_000
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The equations of one operation that are certified.
+def choose_equations(
+    grammar: Grammar, operation: str, sampled: int, rng: np.random.Generator
+) -> tuple[Operands, int]:
+    """Return operands [N] and [N], and how many of them, the first, are edge cases.
 
-    Attributes:
-        equations: distinct ones.
-        edges: how many of them, the first, are edge cases; 0 where all there are were chosen.
+    All equations of a listed domain (then 0 are edge cases), else distinct edge cases and about
+    `sampled` random equations.
     """
-
-    equations: Equations
-    edges: int
-
-
-def chosen(grammar: Grammar, operation: str, sampled: int, rng: np.random.Generator) -> Chosen:
-    """Every equation of an operation, or edge cases and `sampled` random ones."""
-    if grammar.listed:
-        return Chosen(Equations(operation, *grammar.equations(operation)), 0)
+    if grammar.is_listed:
+        return grammar.equations(operation), 0
     edges = _distinct(grammar, operation, *edge_cases(grammar, operation, rng))
     a = rng.integers(0, grammar.max_operand + 1, sampled)
     b = rng.integers(OPERATIONS[operation].smallest_operand_2, grammar.max_operand + 1, sampled)
     random = _distinct(grammar, operation, a, b)
-    new = ~np.isin(grammar.index(operation, *random), grammar.index(operation, *edges))
-    a, b = (np.concatenate([edge, drawn[new]]) for edge, drawn in zip(edges, random, strict=True))
-    return Chosen(Equations(operation, a, b), len(edges[0]))
+    is_new = ~np.isin(grammar.index(operation, *random), grammar.index(operation, *edges))
+    a, b = (np.concatenate([e, r[is_new]]) for e, r in zip(edges, random, strict=True))
+    return (a, b), len(edges[0])
 
 
 def edge_numbers(grammar: Grammar) -> np.ndarray:
-    """Operands at which something changes, ascending: [N] int64."""
-    powers = [10**k for k in range(grammar.digits)]
+    """Return the operands at which something changes, ascending: [N] int64."""
     numbers = {0, grammar.max_operand, grammar.max_operand - 1}
-    for power in powers:
+    for power in (10**k for k in range(grammar.digits)):
         numbers |= {power - 1, power + 1} | {digit * power for digit in range(1, 10)}
         numbers |= {digit * (10 * power - 1) // 9 for digit in range(1, 10)}
     return np.array(sorted(n for n in numbers if 0 <= n <= grammar.max_operand), np.int64)
 
 
-def edge_cases(
-    grammar: Grammar, operation: str, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The documented list, [N] and [N]; repeats and pairs outside the domain are left in it."""
+def edge_cases(grammar: Grammar, operation: str, rng: np.random.Generator) -> Operands:
+    """Return the edge cases, [N] and [N], with repeats and pairs outside the domain."""
     numbers = edge_numbers(grammar)
     first, second = (axis.ravel() for axis in np.meshgrid(numbers, numbers, indexing="ij"))
-    some = np.concatenate([numbers, rng.integers(0, grammar.max_operand + 1, RANDOM_EQUALS)])
-    firsts, seconds = [first, some, some, some + 1], [second, some, some + 1, some]
+    equal = np.concatenate([numbers, rng.integers(0, grammar.max_operand + 1, RANDOM_EQUALS)])
+    pairs = [(first, second), (equal, equal), (equal, equal + 1), (equal + 1, equal)]
     if operation in "+-":
-        for a, b in chains(grammar.digits, operation, rng):
-            firsts.append(a)
-            seconds.append(b)
-    return np.concatenate(firsts), np.concatenate(seconds)
+        pairs += carry_chains(grammar.digits, operation, rng)
+    a, b = zip(*pairs, strict=True)
+    return np.concatenate(a), np.concatenate(b)
 
 
-def chains(
-    digits: int, operation: str, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A carry (borrow) that is made at one place and runs on through `length` more, for every
-    place and length: pairs of operands [CHAIN_VARIANTS] each."""
+def carry_chains(digits: int, operation: str, rng: np.random.Generator) -> list[Operands]:
+    """Return carries (borrows) from every place through every number of further places.
+
+    Operands [CHAIN_VARIANTS] and [CHAIN_VARIANTS] for each.
+    """
     powers = 10 ** np.arange(digits, dtype=np.int64)
-    found = []
+    result = []
     for start in range(digits):
         for length in range(digits - start):
             a = rng.integers(0, 10, (CHAIN_VARIANTS, digits))
@@ -92,22 +78,22 @@ def chains(
                 b[:, start] = rng.integers(1, 10, CHAIN_VARIANTS)
                 a[:, start] = rng.integers(0, b[:, start])
                 b[:, run] = a[:, run]
-            found.append(((a * powers).sum(1), (b * powers).sum(1)))
-    return found
+            result.append(((a * powers).sum(1), (b * powers).sum(1)))
+    return result
 
 
-def error_rate_bound(errors: int, equations: int) -> float:
-    """With `CONFIDENCE`, a random equation's probability of error is at most this (Clopper and
-    Pearson 1934, one-sided); two significant digits, so that it is the same on every CPU."""
+def bound_error_rate(errors: int, equations: int) -> float:
+    """Return the one-sided upper bound of the error rate (Clopper and Pearson 1934).
+
+    At `CONFIDENCE`; two significant digits, so that it is the same on every CPU.
+    """
     if errors == equations:
         return 1.0
     return float(f"{betaincinv(errors + 1, equations - errors, CONFIDENCE):.2g}")
 
 
-def _distinct(
-    grammar: Grammar, operation: str, a: np.ndarray, b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Those inside the domain, each once, ascending."""
+def _distinct(grammar: Grammar, operation: str, a: np.ndarray, b: np.ndarray) -> Operands:
+    """Return the pairs inside the domain, each once, ascending."""
     inside = (a <= grammar.max_operand) & (b <= grammar.max_operand)
     inside &= b >= OPERATIONS[operation].smallest_operand_2
     a, b = a[inside], b[inside]

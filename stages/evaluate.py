@@ -1,272 +1,283 @@
-"""evaluate: how often the model is wrong, counted on every equation there is.
+"""Count the wrong answers among all equations: `python -m stages.evaluate`.
 
-Reads   the bundle, the test and training CSVs, params.yaml (`evaluate`).
-Writes  metrics/evaluation.json and the exact match by answer length.
+Reads   params.yaml (`evaluate`), model/, data/train.csv, data/test.csv
+Writes  metrics/evaluation.json (five headline figures), reports/evaluation.json (everything),
+        metrics/exact_match_by_length.csv
 
-The whole domain (a sample, where it has more than 10 million equations: `stages.domain`) goes
-through one teacher-forced pass (`stages.certify`). What fails it is decoded
-for real and decides the errors; the equations of smallest margin and a random sample are decoded
-besides, and everything decoded is decoded by the serving graph too, so that both shortcuts are
-checked in every run. The test split is decoded in full.
+The whole domain (a sample of a very large one: `stages.domain`) is certified by one teacher-forced
+pass (`stages.certify`). What fails it is decoded for real and decides the errors; the equations of
+smallest margin and a random sample are decoded besides, by PyTorch and by the ONNX decoder, so
+that both shortcuts are checked in every run. The test split is decoded in full.
 """
 
-import argparse
 import json
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from arithmetic import bundle, layouts
-from arithmetic.config import load_config
-from arithmetic.errors import reported
-from arithmetic.grammar import Grammar
-from stages.certify import Equations, Provers
-from stages.domain import CONFIDENCE, Chosen, chosen, error_rate_bound
-from stages.params import Evaluate, load
-from stages.reads import noted
-from stages.splits import read_split
-from stages.tally import Tally, counts, exact_answers, judge_all
-from stages.timing import timed
-from stages.torch_setup import cores
+from arithmetic import artifacts, formats
+from arithmetic.errors import cli_errors
+from arithmetic.grammar import OPERATIONS, Grammar, Operands, answer_length, render
+from stages import stop_if_orphaned
+from stages.certify import (
+    Equations,
+    compute_margins,
+    decode,
+    decode_by_beam,
+    run_over_shards,
+)
+from stages.dataset import read_split
+from stages.domain import CONFIDENCE, bound_error_rate, choose_equations
+from stages.params import Evaluate, load_params
 
-DECODED = 5_000  # equations of a task of real decoding
-
-
-def read_equations(path: Path, grammar: Grammar) -> list[Equations]:
-    """A CSV's equations by operation, those that it has; raises InvalidParams as `read_split`."""
-    split = read_split(path, grammar)
-    return [Equations(name, *split[name]) for name in sorted(split) if len(split[name][0])]
-
-
-@dataclass
-class Checks:
-    """How the shortcuts stood up to real decoding, over all operations.
-
-    Attributes:
-        decoded: equations that were really decoded, by PyTorch and by the serving graph.
-        pass_differs: of those, on how many the pass told something else.
-        graph_differs: of those, on how many the graph generated something else.
-        edge_errors: of a sampled domain, wrong edge cases.
-    """
-
-    decoded: int = 0
-    pass_differs: int = 0
-    graph_differs: int = 0
-    edge_errors: int = 0
+MODEL = Path("model")
+METRICS = Path("metrics/evaluation.json")
+REPORT = Path("reports/evaluation.json")
+BY_LENGTH = Path("metrics/exact_match_by_length.csv")
+SHARD = 20_000  # equations of one certification task
+DECODED_SHARD = 5_000
+FIRST_FAILURES = 100
+OUTCOMES = list(formats.Outcome._fields)
+COUNTED = {  # in the report, besides the wrong answers
+    "hallucinations": "hallucination",
+    "infinite_generation": "infinite_generation",
+    "out_of_range": "out_of_range",
+}
 
 
 def evaluate(
-    folder: Path, test: list[Equations], trained_on: list[Equations], params: Evaluate
+    test: dict[str, Operands], trained_on: dict[str, Operands], params: Evaluate
 ) -> dict[str, Any]:
-    """Everything in evaluation.json; the same for any number of cores."""
-    grammar = load_config(folder).grammar
-    domain, unseen, on_test, checks = Tally(), Tally(), Tally(), Checks()
-    rng = np.random.default_rng(params.seed)
-    certified = {
-        operation: chosen(grammar, operation, sampled, rng)
-        for operation, sampled in zip(
-            grammar.operations, evenly(params.sampled_equations, grammar), strict=True
-        )
-    }
-    margins: dict[str, np.ndarray] = {}
+    """Return everything in reports/evaluation.json; the same for any number of workers."""
+    config = artifacts.load_config(MODEL)
+    grammar, rng = config.get_grammar(), np.random.default_rng(params.seed)
+    domain = list_domain(grammar, trained_on, params, rng)
+    margins = run_over_shards(
+        compute_margins, MODEL, to_equations(domain), SHARD, "evaluate: certify"
+    )
+    domain["margin"] = np.concatenate(margins)
+    rows = choose_decoded(domain["margin"].to_numpy(), params, rng)
+    decoded = decode_and_classify(domain.loc[rows], grammar)
+    domain = domain.join(decoded).fillna(dict.fromkeys(OUTCOMES, False))
+    domain[OUTCOMES] = domain[OUTCOMES].astype(bool)
+    in_test = decode_and_classify(build_frame(test, grammar), grammar, keep_operands=True)
 
-    with Provers(folder, cores()) as provers:
-        for operation, choice in certified.items():
-            print(f"evaluate: certifying {len(choice.equations):,} with {operation}", flush=True)
-            margins[operation] = provers.run("margins", choice.equations)
-        for operation, rows in picked(margins, params, rng).items():
-            every, margin = certified[operation].equations, margins[operation]
-            _, lengths = exact_answers(every)
-            domain.add(operation, lengths)
-            new = never_seen(every, trained_on, grammar)
-            unseen.add(operation, lengths[new])
-
-            print(f"evaluate: decoding {len(rows):,} of them, twice", flush=True)
-            generated = checked(provers, every[rows], margin[rows], grammar, checks)
-            expected, _ = exact_answers(every[rows])
-            wrong = domain.judge(every[rows], generated, expected, grammar)
-            checks.edge_errors += int(wrong[rows < certified[operation].edges].sum())
-            fresh = new[rows]
-            kept = [text for text, is_new in zip(expected, fresh, strict=True) if is_new]
-            unseen.judge(every[rows][fresh], generated[fresh], kept, grammar)
-
-        greedy = [provers.run("decode", equations, DECODED) for equations in test]
-        judge_all(on_test, test, greedy, grammar)
-        beam = {}
-        if params.beam_width > 1:
-            found = [provers.run("beam", part, DECODED, (params.beam_width,)) for part in test]
-            beam = {"beam": compared(test, greedy, found, params.beam_width, grammar)}
-
-    report = domain.report()
-    for operation, margin in margins.items():
-        smallest = rounded_margin(float(margin.min()))
-        report["by_operation"][operation]["smallest_margin"] = smallest
+    by_operation = domain.groupby("operation", sort=False)
+    new = domain[~domain["is_trained_on"]]
     return {
-        **report,
-        "domain": {"operations": list(grammar.operations), "max_operand": grammar.max_operand},
-        "complete": grammar.listed,
-        **({} if grammar.listed else {"sampled": sample(certified, domain, checks)}),
-        "smallest_margin": rounded_margin(min(float(margin.min()) for margin in margins.values())),
-        "decoded": checks.decoded,
-        "decoding_differs_from_pass": checks.pass_differs,
-        "graph_differs_from_decoding": checks.graph_differs,
-        "never_trained_on": {
-            **counts(unseen.equations.total(), unseen.errors.total()),
-            "first_failures": unseen.failures,
+        "model_digest": artifacts.digest(MODEL),
+        "domain": config.grammar.model_dump(),
+        "complete": grammar.is_listed,
+        **count(domain),
+        "minimum_margin": round_margin(domain),
+        **count_outcomes(domain),
+        "by_operation": {
+            name: {**count(group), "minimum_margin": round_margin(group)}
+            for name, group in by_operation
         },
-        "test": on_test.report() | beam,
-        "first_failures": domain.failures,
-        "bundle_sha256": bundle.digest(folder),
-        "weights_sha256": bundle.file_digest(folder / bundle.WEIGHTS),
+        "by_answer_length": by_length(domain),
+        "decoded": len(decoded),
+        "decoding_differs_from_pass": int(
+            (decoded["is_reference"] != (domain.loc[rows, "margin"] > 0)).sum()
+        ),
+        "graph_differs_from_decoding": int(decoded["graph_differs"].sum()),
+        "never_trained_on": count(new),
+        "test": {
+            **count(in_test),
+            **count_outcomes(in_test),
+            "by_answer_length": by_length(in_test),
+            **search_beams(test, in_test, params, grammar),
+        },
+        **({} if grammar.is_listed else {"sampled": describe_sample(domain)}),
+        "first_failures": list_failures(domain),
         "decoders_sha256": {
-            operation: bundle.file_digest(folder / bundle.decoder(operation))
-            for operation in grammar.operations
+            fmt.name: artifacts.file_digest(MODEL / artifacts.decoder_path(fmt.name))
+            for fmt in formats.get_formats(grammar.operations)
         },
     }
 
 
-def evenly(total: int, grammar: Grammar) -> list[int]:
-    """A number for each operation, adding up to `total`."""
-    count = len(grammar.operations)
-    return [total // count + (index < total % count) for index in range(count)]
+def build_frame(operands: dict[str, Operands], grammar: Grammar) -> pd.DataFrame:
+    """Return equations as rows: operation, a, b, expected (text), answer_length."""
+    frames = []
+    for operation, (a, b) in operands.items():
+        numbers = OPERATIONS[operation].compute(a, b)
+        lengths = answer_length(numbers[0])
+        frames.append(
+            pd.DataFrame({"operation": operation, "a": a, "b": b, "answer_length": lengths})
+        )
+    return pd.concat(frames, ignore_index=True)
 
 
-def never_seen(equations: Equations, trained_on: list[Equations], grammar: Grammar) -> np.ndarray:
-    """Which of some equations are not among those of the training: [N] bool."""
-    operation = equations.operation
-    places = grammar.index(operation, equations.operand_1, equations.operand_2)
-    seen = [
-        grammar.index(operation, part.operand_1, part.operand_2)
-        for part in trained_on
-        if part.operation == operation
-    ]
-    return ~np.isin(places, np.concatenate(seen)) if seen else np.ones(len(equations), bool)
+def list_domain(
+    grammar: Grammar, trained_on: dict[str, Operands], params: Evaluate, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Return the equations to certify, with `is_edge_case` and `is_trained_on`."""
+    count_of = len(grammar.operations)
+    frames = []
+    for index, operation in enumerate(grammar.operations):
+        share = (params.sampled_equations + index) // count_of
+        (a, b), edges = choose_equations(grammar, operation, share, rng)
+        frame = build_frame({operation: (a, b)}, grammar)
+        frame["is_edge_case"] = np.arange(len(a)) < edges
+        places = grammar.index(operation, *trained_on[operation])
+        frame["is_trained_on"] = np.isin(grammar.index(operation, a, b), places)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
-def checked(
-    provers: Provers, equations: Equations, margin: np.ndarray, grammar: Grammar, checks: Checks
-) -> np.ndarray:
-    """Decode for real, by PyTorch and by the serving graph; generated ids [N, T] of PyTorch.
+def to_equations(frame: pd.DataFrame) -> list[Equations]:
+    """Return the rows by operation, in their order."""
+    groups = frame.groupby("operation", sort=False)
+    return [Equations(str(o), g["a"].to_numpy(), g["b"].to_numpy()) for o, g in groups]
 
-    Args:
-        margin: what the pass found for these equations, [N].
+
+def choose_decoded(margins: np.ndarray, params: Evaluate, rng: np.random.Generator) -> np.ndarray:
+    """Return the rows to decode for real, ascending.
+
+    Every row that fails the pass (a NaN margin fails), those of smallest margin, random ones.
     """
-    generated = provers.run("decode", equations, DECODED)
-    by_graph = provers.run("graph", equations, DECODED)
-    operands = equations.operand_1, equations.operand_2
-    sequences = layouts.sequences(equations.operation, *operands, grammar.digits)
-    reference = sequences[:, layouts.prompt_length(grammar.digits) :]
-    if len(equations):
-        as_written = (generated == reference).all(1)
-        checks.decoded += len(equations)
-        checks.graph_differs += int((by_graph != generated).any(1).sum())
-        checks.pass_differs += int((as_written != (margin > 0)).sum())
-    return generated
+    chosen = ~(margins > 0)
+    chosen[np.argsort(margins, kind="stable")[: params.lowest_margins]] = True
+    size = min(params.random_sample, len(margins))
+    chosen[rng.choice(len(margins), size, replace=False)] = True
+    return np.flatnonzero(chosen)
 
 
-def compared(
-    test: list[Equations],
-    greedy: list[np.ndarray],
-    beam: list[np.ndarray],
-    width: int,
-    grammar: Grammar,
-) -> dict[str, Any]:
-    """The test split by a beam search: its errors, and how many equations it answers otherwise."""
-    tally = Tally()
-    judge_all(tally, test, beam, grammar)
-    changed = 0
-    for part, one, other in zip(test, greedy, beam, strict=True):
-        span = layouts.lengths(part.operation, grammar.digits)
-        changed += int((one[:, span.scratch :] != other[:, span.scratch :]).any(1).sum())
-    summary = counts(tally.equations.total(), tally.errors.total())
-    return {"width": width, **summary, "answers_changed": changed}
+def decode_and_classify(
+    rows: pd.DataFrame, grammar: Grammar, keep_operands: bool = False
+) -> pd.DataFrame:
+    """Decode rows by PyTorch and by the ONNX decoder, and classify PyTorch's answers.
+
+    Returns the rows' index with the columns of `Outcome`, `predicted`, `expected`, `is_reference`
+    (the reference sequence was generated) and `graph_differs`.
+    """
+    parts = []
+    equations = to_equations(rows)
+    outputs = run_over_shards(decode, MODEL, equations, DECODED_SHARD, "evaluate: decode")
+    groups = rows.groupby("operation", sort=False)
+    for one, generated, (_, group) in zip(equations, outputs, groups, strict=True):
+        by_torch, by_onnx = generated[:, 0], generated[:, 1]
+        reference = formats.encode_sequences(*one, grammar.digits)[:, -by_torch.shape[1] :]
+        part = classify_rows(one, by_torch, group.index, grammar)
+        part["is_reference"] = (by_torch == reference).all(1)
+        part["graph_differs"] = (by_torch != by_onnx).any(1)
+        parts.append(part)
+    result = pd.concat(parts)
+    return rows.join(result) if keep_operands else result
 
 
-def sample(certified: dict[str, Chosen], domain: Tally, checks: Checks) -> dict[str, Any]:
-    """What a sampled certificate says of the whole domain."""
-    edges = sum(choice.edges for choice in certified.values())
-    random = domain.equations.total() - edges
-    errors = domain.errors.total() - checks.edge_errors
+def classify_rows(
+    equations: Equations, generated: np.ndarray, index: pd.Index, grammar: Grammar
+) -> pd.DataFrame:
+    """Return the outcomes of generated ids [N, T], with predicted and expected text."""
+    operation, a, b = equations
+    numbers = OPERATIONS[operation].compute(a, b)
+    expected = [render(row) for row in zip(*(n.tolist() for n in numbers), strict=True)]
+    answers = [formats.parse_answer(operation, ids, grammar.digits) for ids in generated.tolist()]
+    outcomes = [
+        formats.classify(answer, text, operation, grammar)
+        for answer, text in zip(answers, expected, strict=True)
+    ]
+    frame = pd.DataFrame(outcomes, index=index, columns=OUTCOMES)
+    return frame.assign(predicted=[answer.text for answer in answers], expected=expected)
+
+
+def count(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return errors, equations and exact match to eight places: one error in millions shows."""
+    errors, equations = int(rows["wrong"].sum()), len(rows)
+    exact = round(1 - errors / equations, 8) if equations else None
+    return {"errors": errors, "equations": equations, "exact_match": exact}
+
+
+def count_outcomes(rows: pd.DataFrame) -> dict[str, int]:
+    """Return how often each kind of wrong answer occurs."""
+    return {name: int(rows[column].sum()) for name, column in COUNTED.items()}
+
+
+def by_length(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the counts by answer length."""
+    return {str(length): count(group) for length, group in rows.groupby("answer_length")}
+
+
+def round_margin(rows: pd.DataFrame) -> float:
+    """Return the minimum margin to two places; NaN if any is NaN."""
+    return round(float(rows["margin"].min(skipna=False)), 2)
+
+
+def describe_sample(domain: pd.DataFrame) -> dict[str, Any]:
+    """Return the bound that a sampled certification gives for the whole domain."""
+    edges = domain["is_edge_case"]
+    random_errors = int(domain.loc[~edges, "wrong"].sum())
     return {
-        "edge_cases": edges,
-        "edge_case_errors": checks.edge_errors,
-        "random": random,
-        "random_errors": errors,
-        "error_rate_at_most": error_rate_bound(errors, random),
+        "edge_cases": int(edges.sum()),
+        "edge_case_errors": int(domain.loc[edges, "wrong"].sum()),
+        "random": int((~edges).sum()),
+        "random_errors": random_errors,
+        "error_rate_bound": bound_error_rate(random_errors, int((~edges).sum())),
         "confidence": CONFIDENCE,
     }
 
 
-def picked(
-    margins: dict[str, np.ndarray], params: Evaluate, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Which equations are really decoded, by operation: indices, ascending.
-
-    Every one that fails the pass, those of smallest margin, and a random sample of the domain.
-    """
-    joined = np.concatenate(list(margins.values()))
-    chosen = ~(joined > 0)  # a margin that is no number proves nothing either
-    chosen[np.argsort(joined, kind="stable")[: params.lowest_margins]] = True
-    chosen[rng.choice(len(joined), min(params.random_sample, len(joined)), replace=False)] = True
-    ends = np.cumsum([len(part) for part in margins.values()])[:-1]
-    parts = np.split(chosen, ends)
-    return {operation: np.flatnonzero(part) for operation, part in zip(margins, parts, strict=True)}
+def list_failures(domain: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the first wrong answers."""
+    wrong = domain[domain["wrong"]].head(FIRST_FAILURES)
+    equation = wrong["a"].astype(str) + wrong["operation"] + wrong["b"].astype(str) + "="
+    columns = {"equation": equation, "predicted": wrong["predicted"], "expected": wrong["expected"]}
+    return pd.DataFrame(columns).to_dict("records")
 
 
-def rounded_margin(margin: float) -> float:
-    """Two decimals: far coarser than any rounding, fine enough to judge by."""
-    return round(margin, 2)
+def search_beams(
+    test: dict[str, Operands], greedy: pd.DataFrame, params: Evaluate, grammar: Grammar
+) -> dict[str, Any]:
+    """Return the errors of a beam search on the test split, nothing for a width of 1."""
+    if params.beam_width == 1:
+        return {}
+    equations = [Equations(operation, a, b) for operation, (a, b) in test.items() if len(a)]
+    task = partial(decode_by_beam, width=params.beam_width)
+    outputs = run_over_shards(task, MODEL, equations, DECODED_SHARD, "evaluate: beam search")
+    groups = greedy.groupby("operation", sort=False)
+    rows = pd.concat(
+        classify_rows(one, generated, group.index, grammar)
+        for one, generated, (_, group) in zip(equations, outputs, groups, strict=True)
+    )
+    changed = int((rows["predicted"] != greedy["predicted"]).sum())
+    return {"beam": {"width": params.beam_width, **count(rows), "answers_changed": changed}}
 
 
-def by_length(tally: dict[str, Any]) -> pd.DataFrame:
-    """The plot's data."""
-    rows = [{"answer_length": int(n), **group} for n, group in tally["by_answer_length"].items()]
-    return pd.DataFrame(rows)
+def write(report: dict[str, Any]) -> None:
+    """Write metrics, report and plot data."""
+    names = ("errors", "equations", "exact_match", "minimum_margin")
+    metrics = {name: report[name] for name in names}
+    metrics["test_exact_match"] = report["test"]["exact_match"]
+    for path, content in ((METRICS, metrics), (REPORT, report)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    rows = [
+        {"answer_length": length, **counts, "equations_of": name}
+        for name, part in (("domain", report), ("test", report["test"]))
+        for length, counts in part["by_answer_length"].items()
+    ]
+    pd.DataFrame(rows).to_csv(BY_LENGTH, index=False, lineterminator="\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate the bundle on its whole domain.")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--bundle", type=Path, default=Path("bundle"))
-    parser.add_argument("--test", type=Path, default=Path("data/test.csv"))
-    parser.add_argument("--train", type=Path, default=Path("data/train.csv"))
-    parser.add_argument("--metrics", type=Path, default=Path("metrics/evaluation.json"))
-    parser.add_argument("--by-length", type=Path, default=Path("metrics/exact_match_by_length.csv"))
-    parser.add_argument("--reads", type=Path, help="where to note what was read")
-    arguments = parser.parse_args()
-    with reported(), timed("evaluate", arguments.metrics):
-        params = load(arguments.params)
-        with noted("evaluate", params, arguments.reads) as check:
-            grammar = load_config(arguments.bundle).grammar
-            result = evaluate(
-                arguments.bundle,
-                read_equations(arguments.test, grammar),
-                read_equations(arguments.train, grammar),
-                params.evaluate,
-            )
-            check()
-            write(result, arguments)
-        print(
-            f"evaluate: {result['errors']:,} errors in {result['equations']:,} equations, "
-            f"smallest margin {result['smallest_margin']}; "
-            f"test split {result['test']['exact_match']:.2%}"
+    """Run the stage."""
+    with cli_errors():
+        params = load_params()
+        grammar = artifacts.load_config(MODEL).get_grammar()
+        report = evaluate(
+            read_split("test", grammar), read_split("train", grammar), params.evaluate
         )
-
-
-def write(result: dict[str, Any], paths: argparse.Namespace) -> None:
-    """The certificate as JSON, and the exact match by answer length as CSV."""
-    paths.metrics.parent.mkdir(parents=True, exist_ok=True)
-    paths.metrics.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    table = pd.concat(
-        [
-            by_length(result).assign(equations_of="domain"),
-            by_length(result["test"]).assign(equations_of="test"),
-        ]
-    )
-    table.to_csv(paths.by_length, index=False, lineterminator="\n")
+        stop_if_orphaned()
+        write(report)
+        print(
+            f"evaluate: {report['errors']:,} errors in {report['equations']:,} equations, "
+            f"minimum margin {report['minimum_margin']}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,42 +1,39 @@
-"""generate: params to train, validation and test equations.
+"""Generate the equations to train, validate and test on: `python -m stages.generate`.
 
-Reads   params.yaml (`generate`), and hard cases: equations that a served model got wrong
-        (`make hard-cases`), which go into the training split.
-Writes  three CSVs (equation, operand_1, operation, operand_2, answer) and a summary of how many
-        equations of each operation and answer length went into which split.
+Reads   params.yaml (`generate`), hard_cases.csv: equations that a model got wrong (`make
+        hard-cases` adds those of a service), which are oversampled in the training split
+Writes  data/train.csv, data/validation.csv, data/test.csv, metrics/data_summary.csv
 
-Every equation of the domain gets a weight (`stages.sampling`; of a domain of more than 10 million,
-every one of a million candidates). One weighted draw without
-replacement, per operation and answer length, is then cut into the three splits: so there are no
-duplicates, and the splits are disjoint, by construction.
+Every equation of the domain gets a weight (`stages.sampling`). One weighted draw without
+replacement, per operation and answer length, is cut into the three splits, so that there are no
+duplicates and the splits are disjoint by construction.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from arithmetic.errors import InvalidEquation, InvalidParams, reported
-from arithmetic.grammar import OPERATIONS, Grammar, answer_length, render
+from arithmetic.errors import InvalidEquationError, InvalidParamsError, cli_errors
+from arithmetic.grammar import OPERATIONS, Equation, Grammar, answer_length, render
 from stages import sampling
-from stages.params import Generate, load
-from stages.reads import noted
-from stages.timing import timed
+from stages.dataset import SPLITS, split_path
+from stages.params import Generate, load_params
 
-SPLITS = ("train", "validation", "test")
+HARD_CASES = Path("hard_cases.csv")
+SUMMARY = Path("metrics/data_summary.csv")
 
-# Of a stratum too small for its share, at most this part goes to training; the rest is split
-# evenly, so that short answers are well represented in every split.
+# Of a stratum too small for its share, at most this part goes to training and the rest evenly to
+# the other splits, so that short answers are well represented in each.
 LARGEST_TRAINING_PART = 0.6
 
 
 def quotas(available: dict[int, int], sizes: list[int]) -> dict[int, list[int]]:
-    """How many equations of each stratum go into each split.
+    """Return how many equations of each stratum go into each split.
 
-    Every stratum gets an equal share of every split, as far as it reaches; what a small one
-    cannot give is shared among the larger.
+    Every stratum gets an equal share of every split, as far as it reaches; the rest is shared
+    among the larger strata.
 
     Args:
         available: equations of each stratum (answer length).
@@ -61,7 +58,7 @@ def quotas(available: dict[int, int], sizes: list[int]) -> dict[int, list[int]]:
 def draw(
     grammar: Grammar, operation: str, params: Generate, sizes: list[int], rng: np.random.Generator
 ) -> list[pd.DataFrame]:
-    """One data frame per split for one operation."""
+    """Draw the equations of one operation: a data frame for each split."""
     a, b, weights = sampling.candidates(grammar, operation, params, sum(sizes), rng)
     numbers = OPERATIONS[operation].compute(a, b)
     stratum = answer_length(numbers[0])
@@ -71,28 +68,28 @@ def draw(
 
     lengths, counts = np.unique(stratum, return_counts=True)
     available = {int(n): int(count) for n, count in zip(lengths, counts, strict=True)}
-    picked: list[list[np.ndarray]] = [[] for _ in sizes]
+    chosen: list[list[np.ndarray]] = [[] for _ in sizes]
     for length, share in quotas(available, sizes).items():
         if sum(share) > available[length]:
-            raise InvalidParams(
-                f"generate asks for {sum(sizes)} equations with {operation!r}, more than operands "
-                f"up to {grammar.max_operand} can give; lower the sizes or raise "
-                "generate.max_operand"
+            raise InvalidParamsError(
+                f"generate needs {sum(sizes)} equations with {operation!r}, more than operands up "
+                f"to {grammar.max_operand} can give",
+                "lower the sizes or raise generate.max_operand",
             )
         members = np.flatnonzero(stratum == length)
         order = members[np.argsort(keys[members], kind="stable")[: sum(share)]]
         # The keys are ordered by weight: shuffle, or the heaviest would all be in one split.
         order = rng.permutation(order)
         for split, rows in enumerate(np.split(order, np.cumsum(share)[:-1])):
-            picked[split].append(rows)
+            chosen[split].append(rows)
     return [
         frame(operation, a[rows], b[rows], [column[rows] for column in numbers])
-        for rows in (np.concatenate(parts) for parts in picked)
+        for rows in (np.concatenate(parts) for parts in chosen)
     ]
 
 
 def frame(operation: str, a: np.ndarray, b: np.ndarray, numbers: list[np.ndarray]) -> pd.DataFrame:
-    """The rows of a CSV."""
+    """Return the rows of a CSV."""
     first, second = a.tolist(), b.tolist()
     answers = [render(row) for row in zip(*(column.tolist() for column in numbers), strict=True)]
     return pd.DataFrame(
@@ -106,15 +103,15 @@ def frame(operation: str, a: np.ndarray, b: np.ndarray, numbers: list[np.ndarray
     )
 
 
-def generate(params: Generate, hard_cases: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
-    """The three splits by name, rows shuffled.
+def generate(params: Generate, hard_cases: Sequence[Equation] = ()) -> dict[str, pd.DataFrame]:
+    """Generate the three splits by name, rows shuffled.
 
     Args:
-        hard_cases: equations (`951+11=`) that training must hold: they leave the other splits, and
-            those that were not drawn are added to `train_size`.
+        hard_cases: equations (`951+11=`) of the domain for the training split: they leave the
+            other splits, and `hard_case_copies` of each are added to `train_size`.
 
     Raises:
-        InvalidParams: the domain is too small, or a hard case is outside it.
+        InvalidParamsError: the domain is too small.
     """
     rng = np.random.default_rng(params.seed)
     grammar = params.grammar
@@ -130,87 +127,70 @@ def generate(params: Generate, hard_cases: Sequence[str] = ()) -> dict[str, pd.D
     for name, parts in zip(SPLITS, frames, strict=True):
         joined = pd.concat(parts, ignore_index=True)
         splits[name] = joined.iloc[rng.permutation(len(joined))].reset_index(drop=True)
-    return with_hard_cases(splits, grammar, hard_cases) if hard_cases else splits
+    return add_hard_cases(splits, params, hard_cases)
 
 
-def with_hard_cases(
-    splits: dict[str, pd.DataFrame], grammar: Grammar, texts: Sequence[str]
+def add_hard_cases(
+    splits: dict[str, pd.DataFrame], params: Generate, equations: Sequence[Equation]
 ) -> dict[str, pd.DataFrame]:
-    """The splits with every hard case in training and in no other."""
-    try:
-        hard = list(dict.fromkeys(grammar.parse(text) for text in texts))
-    except InvalidEquation as error:
-        raise InvalidParams(f"a hard case is outside the domain of generate: {error}") from error
+    """Return the splits with copies of every hard case in training and none in the others."""
+    if not equations:
+        return splits
     parts = []
-    for operation in grammar.operations:
-        rows = [(one.operand_1, one.operand_2) for one in hard if one.operation == operation]
+    for operation in params.operations:
+        rows = [(e.operand_1, e.operand_2) for e in equations if e.operation == operation]
         if rows:
             a, b = np.array(rows, np.int64).T
             numbers = OPERATIONS[operation].compute(a, b)
             parts.append(frame(operation, a, b, list(numbers)))
     added = pd.concat(parts, ignore_index=True)
     kept = {name: data[~data["equation"].isin(added["equation"])] for name, data in splits.items()}
-    kept["train"] = pd.concat([kept["train"], added])
+    kept["train"] = pd.concat([kept["train"], *[added] * params.hard_case_copies])
     return {name: data.reset_index(drop=True) for name, data in kept.items()}
 
 
-def read_hard_cases(path: Path) -> list[str]:
-    """The column `equation` of a CSV; what else it says of their origin is not read.
+def read_hard_cases(grammar: Grammar) -> list[Equation]:
+    """Read hard_cases.csv; equations outside the grammar are reported and left out.
 
     Raises:
-        InvalidParams: the file is missing or has no such column.
+        InvalidParamsError: the file has no column `equation`.
     """
     try:
-        column = pd.read_csv(path, usecols=["equation"], dtype=str)["equation"]
+        column = pd.read_csv(HARD_CASES, usecols=["equation"], dtype=str)["equation"]
     except (OSError, ValueError) as error:
-        raise InvalidParams(
-            f"{path} is not a list of hard cases ({error}); restore it with git, or give it the "
-            "one line `equation`"
+        raise InvalidParamsError(
+            f"cannot read hard cases from {HARD_CASES}: {error}",
+            "restore it with git, or write one line into it: equation",
         ) from error
-    return [str(text) for text in column]
+    equations: dict[Equation, None] = {}
+    for text in column:
+        try:
+            equations[grammar.parse(str(text))] = None
+        except InvalidEquationError as error:
+            print(f"{HARD_CASES}: leaving out {text!r}: {error}")
+    return list(equations)
 
 
-def summary(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Counts by split, operation and answer length: digits of the (first) number."""
-    parts = []
-    for name, data in splits.items():
-        first = data["answer"].str.extract(r"(\d+)", expand=False)
-        counts = data.assign(split=name, answer_length=first.str.len())
-        parts.append(
-            counts.groupby(["split", "operation", "answer_length"], sort=True)
-            .size()
-            .reset_index(name="equations")
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def write(splits: dict[str, pd.DataFrame], paths: argparse.Namespace) -> None:
-    """The splits and their summary as CSV."""
-    for name, data in splits.items():
-        path: Path = getattr(paths, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data.to_csv(path, index=False, lineterminator="\n")
-        print(f"{path}: {len(data):,} equations")
-    paths.summary.parent.mkdir(parents=True, exist_ok=True)
-    summary(splits).to_csv(paths.summary, index=False, lineterminator="\n")
+def summarize(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Count equations by split, operation and answer length (digits of the first number)."""
+    data = pd.concat(splits, names=["split"]).reset_index("split")
+    data["answer_length"] = data["answer"].str.extract(r"(\d+)", expand=False).str.len()
+    groups = data.groupby(["split", "operation", "answer_length"], sort=True)
+    return groups.size().reset_index(name="equations")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the training, validation and test data.")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    for split in SPLITS:
-        parser.add_argument(f"--{split}", type=Path, default=Path(f"data/{split}.csv"))
-    parser.add_argument("--summary", type=Path, default=Path("metrics/data_summary.csv"))
-    parser.add_argument("--hard-cases", type=Path, help="CSV of equations that training must hold")
-    parser.add_argument("--reads", type=Path, help="where to note what was read")
-    arguments = parser.parse_args()
-    with reported(), timed("generate", arguments.train):
-        params = load(arguments.params)
-        with noted("generate", params, arguments.reads) as check:
-            hard = read_hard_cases(arguments.hard_cases) if arguments.hard_cases else []
-            splits = generate(params.generate, hard)
-            check()
-            write(splits, arguments)
+    """Run the stage."""
+    with cli_errors():
+        params = load_params().generate
+        splits = generate(params, read_hard_cases(params.grammar))
+        for name in SPLITS:
+            path = split_path(name)
+            path.parent.mkdir(exist_ok=True)
+            splits[name].to_csv(path, index=False, lineterminator="\n")
+            print(f"{path}: {len(splits[name]):,} equations")
+        SUMMARY.parent.mkdir(exist_ok=True)
+        summarize(splits).to_csv(SUMMARY, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

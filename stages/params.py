@@ -1,30 +1,34 @@
-"""params.yaml as typed, frozen values, validated as a whole before any stage works.
+"""Read params.yaml as typed, frozen values, validated as a whole before any stage works.
 
-One section a stage plus the model's. Every field says what it means; a constraint that one field
-can break stands at the field, one that needs several stands in `Params._possible`.
+One section a stage, plus the model's and the promotion gate's. Every field has one documented line;
+a constraint on one field is declared at the field, one on several fields in `Params._check`.
 """
 
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from arithmetic.config import WIDEST_BEAM
-from arithmetic.errors import InvalidParams, reported
-from arithmetic.gate import Gate
+from arithmetic.errors import InvalidParamsError
+from arithmetic.formats import SequenceFormat, get_formats
 from arithmetic.grammar import OPERATIONS, Grammar
+from registry.dvc_lock import read_yaml
+from registry.gate import Gate
+
+PARAMS = Path("params.yaml")
 
 Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 
 
 class Section(BaseModel):
+    """Forbid unknown keys and conversions."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -39,8 +43,9 @@ class Generate(Section):
         cascade_share: of + and -, share of digit pairs on the edge of a carry or borrow (9+0,
             8+1, …; 4-4).
         zeros_and_nines_share: of + and -, share of digit pairs heavy in 0 and 9.
-        cells_share: share drawn so that every token of the written steps sees each combination of
-            what it looks at equally often.
+        cells_share: share drawn so that every token of the scratchpad sees each combination of its
+            dependencies equally often.
+        hard_case_copies: how often the training split repeats each equation of hard_cases.csv.
     """
 
     seed: Seed
@@ -52,10 +57,17 @@ class Generate(Section):
     cascade_share: Share
     zeros_and_nines_share: Share
     cells_share: Share
+    hard_case_copies: Count
 
     @property
     def grammar(self) -> Grammar:
+        """Return the domain."""
         return Grammar(tuple(self.operations), self.max_operand)
+
+    @property
+    def formats(self) -> tuple[SequenceFormat, ...]:
+        """Return the sequence formats of the operations, in order."""
+        return get_formats(self.operations)
 
 
 class Model(Section):
@@ -65,37 +77,35 @@ class Model(Section):
         d_model: width of the residual stream.
         layers, heads: of the Transformer.
         mlp_ratio: hidden width of the MLP over d_model.
-        attention: `content` (queries meet keys) or `position` (a learned table of positions).
+        attention: `dot_product` (queries meet keys) or `positional` (a learned table).
     """
 
     d_model: Count
     layers: Count
     heads: Count
     mlp_ratio: Count
-    attention: Literal["content", "position"]
+    attention: Literal["dot_product", "positional"]
 
 
 class Train(Section):
-    """The optimisation.
+    """The optimization.
 
     Attributes:
-        seed: of initialisation and batch order.
-        batch_sizes: equations a step, of each operation in the order of generate.operations.
-        shards: parts of a batch that are computed apart and summed in a fixed order; up to so many
-            cores are used, and their number changes nothing in the result.
+        seed: of initialization and batch order.
+        batch_sizes: equations a step, for each sequence format in the order of
+            generate.operations; + and - share one.
         warmup_steps, flat_steps, decay_steps: learning-rate schedule; their sum is the training.
         muon_learning_rate, muon_momentum: for the matrices inside the blocks.
-        adamw_learning_rate: for embeddings, norms, biases and head.
+        adamw_learning_rate: for embeddings, biases and head.
         validate_every: steps between validations.
-        early_stopping_patience: stop after so many validations without a better validation loss.
+        early_stopping_patience: validations without a better validation loss before stopping.
     """
 
     seed: Seed
-    batch_sizes: list[Count]
-    shards: Annotated[int, Field(ge=1, le=8)]
-    warmup_steps: NotNegative
-    flat_steps: NotNegative
-    decay_steps: NotNegative
+    batch_sizes: list[Annotated[int, Field(ge=2)]]
+    warmup_steps: NonNegative
+    flat_steps: NonNegative
+    decay_steps: NonNegative
     muon_learning_rate: Rate
     muon_momentum: Annotated[float, Field(ge=0, lt=1)]
     adamw_learning_rate: Rate
@@ -104,21 +114,22 @@ class Train(Section):
 
     @property
     def steps(self) -> int:
+        """Return the number of steps without early stopping."""
         return self.warmup_steps + self.flat_steps + self.decay_steps
 
 
 class Export(Section):
-    """The serving graph.
+    """The decoder graph.
 
     Attributes:
         opset: version of the ONNX operator set.
     """
 
-    opset: Annotated[int, Field(ge=14, le=20)]
+    opset: Annotated[int, Field(ge=23, le=24)]
 
 
 class Evaluate(Section):
-    """The proof.
+    """The certification.
 
     Attributes:
         seed: of the random samples.
@@ -130,10 +141,10 @@ class Evaluate(Section):
     """
 
     seed: Seed
-    lowest_margins: NotNegative
-    random_sample: NotNegative
+    lowest_margins: NonNegative
+    random_sample: NonNegative
     sampled_equations: Count
-    beam_width: Annotated[int, Field(ge=1, le=WIDEST_BEAM)]
+    beam_width: Annotated[int, Field(ge=1, le=8)]
 
 
 class Params(Section):
@@ -147,20 +158,9 @@ class Params(Section):
     promote: Gate
 
     @model_validator(mode="after")
-    def _possible(self) -> "Params":
-        generate, model, train = self.generate, self.model, self.train
-        for operation in generate.operations:
-            if operation not in OPERATIONS:
-                raise ValueError(
-                    f"generate.operations names {operation!r}; choose from {' '.join(OPERATIONS)}"
-                )
-        if not generate.operations or len(set(generate.operations)) != len(generate.operations):
-            raise ValueError("generate.operations must name each operation once, and at least one")
-        if generate.cascade_share + generate.zeros_and_nines_share > 1:
-            raise ValueError(
-                "generate.cascade_share and generate.zeros_and_nines_share add up to more than 1; "
-                "lower one of them"
-            )
+    def _check(self) -> "Params":
+        self._check_domain()
+        model, train = self.model, self.train
         if model.d_model % model.heads:
             raise ValueError(
                 f"model.d_model ({model.d_model}) is not a multiple of model.heads "
@@ -171,84 +171,88 @@ class Params(Section):
                 "train.warmup_steps, train.flat_steps and train.decay_steps add up to 0; "
                 "give at least one step"
             )
-        operations = len(generate.operations)
-        if len(train.batch_sizes) != operations:
+        names = [fmt.name for fmt in self.generate.formats]
+        if len(train.batch_sizes) != len(names):
             raise ValueError(
-                f"train.batch_sizes has {len(train.batch_sizes)} sizes for {operations} "
-                "operations; give one for each of generate.operations"
+                f"train.batch_sizes has {len(train.batch_sizes)} sizes for the sequence formats "
+                f"{', '.join(names)}; give one for each"
             )
-        largest, rows = max(train.batch_sizes), generate.train_size // operations
+        largest = max(train.batch_sizes)
+        rows = self.generate.train_size // len(self.generate.operations)
         if largest > rows:
             raise ValueError(
                 f"train.batch_sizes has {largest}, more than the {rows} training equations of an "
                 "operation; lower it or raise generate.train_size"
             )
-        if min(train.batch_sizes) < train.shards:
-            raise ValueError(
-                f"train.batch_sizes has {min(train.batch_sizes)}, fewer than train.shards "
-                f"({train.shards}); raise it or use fewer shards"
-            )
-        for split in ("train_size", "validation_size", "test_size"):
-            if getattr(generate, split) < operations:
-                raise ValueError(
-                    f"generate.{split} is {getattr(generate, split)} for {operations} operations; "
-                    "give at least one equation of each"
-                )
-        asked = (generate.train_size + generate.validation_size + generate.test_size) / operations
-        smallest = min(generate.grammar.count(operation) for operation in generate.operations)
-        if asked > smallest:
-            raise ValueError(
-                f"generate asks for {asked:,.0f} equations of each operation, and operands up to "
-                f"{generate.max_operand} give {smallest:,}; lower the sizes or raise "
-                "generate.max_operand"
-            )
         return self
 
+    def _check_domain(self) -> None:
+        generate = self.generate
+        for operation in generate.operations:
+            if operation not in OPERATIONS:
+                raise ValueError(
+                    f"generate.operations names {operation!r}; choose from {' '.join(OPERATIONS)}"
+                )
+        count = len(generate.operations)
+        if not count or len(set(generate.operations)) != count:
+            raise ValueError("generate.operations must name each operation once, and at least one")
+        if generate.cascade_share + generate.zeros_and_nines_share > 1:
+            raise ValueError(
+                "generate.cascade_share and generate.zeros_and_nines_share add up to more than 1; "
+                "lower one of them"
+            )
+        splits = ("train", "validation", "test")
+        sizes = {name: getattr(generate, f"{name}_size") for name in splits}
+        for name, size in sizes.items():
+            if size < count:
+                raise ValueError(
+                    f"generate.{name}_size is {size} for {count} operations; "
+                    "give at least one equation of each"
+                )
+        smallest = min(generate.grammar.count(operation) for operation in generate.operations)
+        if sum(sizes.values()) / count > smallest:
+            raise ValueError(
+                f"generate needs {sum(sizes.values()) / count:,.0f} equations of each operation, "
+                f"and operands up to {generate.max_operand} give {smallest:,}; lower the sizes or "
+                "raise generate.max_operand"
+            )
 
-def load(path: Path) -> Params:
-    """Read and validate `path`.
 
-    Raises:
-        InvalidParams: one sentence naming the key and the mend.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidParams(f"{path} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InvalidParams(f"{path} is not UTF-8; save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise InvalidParams(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return validate(content, str(path))
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and validate `path`; raise InvalidParamsError naming the key and the fix."""
+    return validate_params(read_yaml(path), str(path))
 
 
-def validate(content: Any, source: str = "params.yaml") -> Params:
-    """Params from parsed YAML; raises InvalidParams."""
+def validate_params(content: Any, source: str = str(PARAMS)) -> Params:
+    """Return Params from parsed YAML; raise InvalidParamsError."""
     if not isinstance(content, dict):
-        raise InvalidParams(f"{source} must hold sections (generate, model, train, …)")
+        raise InvalidParamsError(
+            f"{source} is not a mapping of sections", f"give it {', '.join(Params.model_fields)}"
+        )
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        # A misspelt key is both unknown and missing: the unknown one says what to mend.
-        first = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")[0]
-        raise InvalidParams(f"{source}: {_sentence(first)}") from error
+        # A misspelled key is both unknown and missing: the unknown one shows what to fix.
+        first = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
+        message, hint = _describe(first)
+        raise InvalidParamsError(f"{source}: {message}", hint) from error
 
 
-def _sentence(error: ErrorDetails) -> str:
-    """One pydantic error as cause and mend."""
+def _describe(error: ErrorDetails) -> tuple[str, str]:
+    """Return one pydantic error as message and hint."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *section, name = error["loc"]
         known = _keys(section)
         close = difflib.get_close_matches(str(name), known, 1)
         hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
-        return f"unknown key {key}; {hint}"
+        return f"unknown key {key}", hint
     if error["type"] == "missing":
-        return f"key {key} is missing; add it"
+        return f"key {key} is missing", "add it"
     if error["type"] == "value_error":
-        return error["msg"].removeprefix("Value error, ")
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{key} is {error['input']!r}, but {message}; change it"
+        message, _, hint = error["msg"].removeprefix("Value error, ").rpartition("; ")
+        return (message, hint) if message else (hint, "")
+    return f"{key} is {error['input']!r}", error["msg"][0].lower() + error["msg"][1:]
 
 
 def _keys(section: list[int | str]) -> list[str]:
@@ -256,13 +260,3 @@ def _keys(section: list[int | str]) -> list[str]:
     for name in section:
         model = model.model_fields[name].annotation
     return list(model.model_fields)
-
-
-def main() -> None:
-    """Validate params.yaml: stages that DVC takes from its cache do not, so recording asks here."""
-    with reported():
-        load(Path("params.yaml"))
-
-
-if __name__ == "__main__":
-    main()

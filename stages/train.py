@@ -1,304 +1,328 @@
-"""train: equations to weights.
+"""Train the model: `python -m stages.train`.
 
-Reads   params.yaml (`model`, `train`, and the domain), the training and validation CSVs.
-Writes  the bundle's config and weights, a history of the run, and a summary of it.
+Reads   params.yaml (`model`, `train`, the domain), data/train.csv, data/validation.csv
+Writes  model/config.json, model/model.safetensors, model/input_profile.json, metrics/history.csv,
+        metrics/training.json, reports/training.json
 
 Validation is teacher-forced: greedy decoding reproduces a reference exactly when, fed that
-reference, the argmax is the next token everywhere. So training does not depend on the decoder.
-Nothing here draws on a global random generator or writes a time. A killed training goes on from its
-last checkpoint (`stages.checkpoint`) and ends in the same bytes.
+reference, the argmax is the next token everywhere.
 """
 
-import argparse
-import csv
+import hashlib
 import json
 import math
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
-from arithmetic import layouts
-from arithmetic.config import BundleConfig, ModelConfig, write_config
-from arithmetic.errors import InvalidParams, Problem, reported
-from arithmetic.grammar import Grammar
+from arithmetic import artifacts, formats
+from arithmetic.artifacts import ArtifactConfig, GrammarConfig, ModelConfig
+from arithmetic.errors import InvalidParamsError, UserError, cli_errors
+from arithmetic.grammar import Operands
+from arithmetic.input_profile import profile, write_profile
+from arithmetic.model import Transformer
 from arithmetic.tokenizer import VOCABULARY_SIZE
 from stages import checkpoint, stop_if_orphaned
-from stages.checkpoint import Checkpoint
-from stages.params import Params, Train, load
-from stages.reads import noted
-from stages.replica import Replica, Validation, follow
-from stages.shards import Exchange, single, with_peers
-from stages.splits import read_split
-from stages.timing import timed
-from stages.torch_setup import cores, single_threaded
+from stages.dataset import read_split
+from stages.optimizer import build_optimizers
+from stages.params import Params, Train, load_params
+from stages.progress import ProgressBar
+from stages.workers import SHARDS, Workers, run_workers
+
+MODEL = Path("model")
+HISTORY = Path("metrics/history.csv")
+METRICS = Path("metrics/training.json")
+REPORT = Path("reports/training.json")
+VALIDATION_BATCH = 500
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the history; floats are rounded to six significant digits."""
+@dataclass
+class Job:
+    """Hold what a training is a function of.
 
-    step: int
-    phase: str
-    learning_rate: float
-    train_loss: float
-    validation_loss: float
-    validation_token_accuracy: float
-    validation_exact_match: float
+    Attributes:
+        config: the model's shape.
+        params: the optimization.
+        prompt_length: tokens of a prompt; the loss is taken on what follows.
+        train, validation: sequences of each format, [N, T] uint8.
+    """
+
+    config: ModelConfig
+    params: Train
+    prompt_length: int
+    train: list[Tensor]
+    validation: list[Tensor]
+
+    def digest(self) -> str:
+        """Return a digest of all of it and of the code, the key of a checkpoint."""
+        shape = [self.config.model_dump(), self.params.model_dump(), self.prompt_length]
+        result = hashlib.sha256(json.dumps(shape).encode())
+        for data in (*self.train, *self.validation):
+            result.update(repr(data.shape).encode() + data.numpy().tobytes())
+        root = Path(__file__).parents[1]
+        for path in sorted([*root.glob("arithmetic/*.py"), *root.glob("stages/*.py")]):
+            result.update(path.name.encode() + path.read_bytes())
+        result.update(f"{torch.__version__} {np.__version__}".encode())
+        return result.hexdigest()
 
 
 @dataclass
 class Progress:
-    """What a training knows besides its replica; all but `losses` goes into the checkpoint.
+    """Hold how far a training has come.
 
     Attributes:
         step: steps done.
-        history: one row a validation.
-        best: index in the history of the smallest validation loss.
-        weights: the model's parameters there.
-        losses: sum of the training losses since the last validation; 0 where one is written.
+        history: one row a validation, the columns of metrics/history.csv.
+        best: index of the row with the smallest validation loss.
+        weights: the model's parameters at that row.
     """
 
     step: int = 0
-    history: list[Row] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     best: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
-    losses: float = 0.0
 
-    @property
-    def since_best(self) -> int:
-        """Validations since the best one."""
-        return len(self.history) - 1 - self.best
-
-
-def read_sequences(path: Path, grammar: Grammar) -> list[Tensor]:
-    """A CSV's equations in the model's format, per operation of the grammar: [N, T] uint8 each.
-
-    Raises:
-        InvalidParams: as `read_split`, or an operation has no equations.
-    """
-    split = read_split(path, grammar)
-    for operation, (a, _) in split.items():
-        if not len(a):
-            raise InvalidParams(f"{path} has no equation with {operation}; run dvc repro")
-    return [
-        torch.from_numpy(layouts.sequences(operation, a, b, grammar.digits))
-        for operation, (a, b) in split.items()
-    ]
+    def is_finished(self, params: Train) -> bool:
+        """Return whether all steps are done or early stopping applies."""
+        since_best = len(self.history) - 1 - self.best
+        return self.step == params.steps or since_best >= params.early_stopping_patience
 
 
-def train(
-    shape: ModelConfig, params: Train, prompt: int, data: list[Tensor], validation: list[Tensor]
-) -> Progress:
-    """Train from scratch or from a checkpoint; the same bytes for the same arguments.
-
-    Args:
-        prompt: tokens of a prompt.
-        data, validation: sequences per operation, [N, T] uint8.
+def train(job: Job, workers: Workers) -> Progress:
+    """Train from scratch or from the checkpoint; every worker runs this with the same result.
 
     Raises:
-        InvalidParams: an operation has fewer equations than a batch.
-        Problem: the loss is no number any more, there is no room for a checkpoint, the stage is an
-            orphan, or a process of the training was ended.
+        UserError: the loss is NaN or infinite, or `dvc` was killed.
     """
-    for rows, size in zip(data, params.batch_sizes, strict=True):
-        if len(rows) < size:
-            raise InvalidParams(
-                f"train.batch_sizes has {size}, and an operation has {len(rows)} training "
-                "equations; run dvc repro"
-            )
-    name = name_of(shape, params, prompt, data, validation)
-    replica = Replica(shape, params, prompt, data)
-    progress = _resumed(name, replica)
-    say(f"train: {replica.model.parameter_count():,} parameters, {params.steps:,} steps")
-    if progress.step:
-        say(f"train: going on from step {progress.step:,}")
-    if not _finished(progress, params):  # a finished one was killed before its outputs were written
-        _go_on(replica, progress, params, name, validation)
-    if progress.step < params.steps:
-        say(f"stopped early: no better validation loss in {progress.since_best} validations")
+    params, batches = job.params, Batches(job)
+    model = Transformer(job.config).initialize(torch.Generator().manual_seed(params.seed))
+    muon, adamw = build_optimizers(
+        model, params.muon_learning_rate, params.muon_momentum, params.adamw_learning_rate
+    )
+    schedules = [LambdaLR(o, lambda step: get_phase(params, step)[1]) for o in (muon, adamw)]
+    stateful = {"model": model, "muon": muon, "adamw": adamw}
+    stateful |= {f"schedule {i}": schedule for i, schedule in enumerate(schedules)}
+    progress, key, loss_sum = Progress(), job.digest(), 0.0
+    if saved := checkpoint.load(key):
+        progress = Progress(**saved["progress"])
+        for name, part in stateful.items():
+            part.load_state_dict(saved[name])
+
+    with ProgressBar("train", params.steps, progress.step, is_quiet=workers.rank > 0) as bar:
+        while not progress.is_finished(params):
+            stop_if_orphaned()
+            phase, factor = get_phase(params, progress.step)
+            loss_sum += update_gradients(model, job, batches, progress.step, workers)
+            for part in (muon, adamw, *schedules):
+                part.step()
+            progress.step += 1
+            bar.advance()
+            is_phase_end = get_phase(params, progress.step)[0] != phase
+            if progress.step % params.validate_every and not is_phase_end:
+                continue
+
+            steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
+            row = {
+                "step": progress.step,
+                "phase": phase,
+                "learning_rate": round_significant(params.muon_learning_rate * factor),
+                "train_loss": round_significant(loss_sum / steps),
+                **validate(model, job, workers),
+            }
+            loss_sum = 0.0
+            progress.history.append(row)
+            best = progress.history[progress.best]["validation_loss"]
+            if not progress.weights or row["validation_loss"] < best:
+                progress.best = len(progress.history) - 1
+                progress.weights = {k: v.clone() for k, v in model.state_dict().items()}
+            bar.advance(0, describe(row, params.steps))
+            if workers.rank == 0:
+                states = {name: part.state_dict() for name, part in stateful.items()}
+                checkpoint.save(key, {"progress": vars(progress), **states})
     return progress
 
 
-def name_of(
-    shape: ModelConfig, params: Train, prompt: int, data: list[Tensor], validation: list[Tensor]
-) -> str:
-    """The key of a training's checkpoint; arguments as of `train`."""
-    return checkpoint.key([asdict(shape), params.model_dump(), prompt], [*data, *validation])
+def get_phase(params: Train, step: int) -> tuple[str, float]:
+    """Return the phase of `step` (from 0) and its factor of the peak learning rate.
+
+    Warm-up, flat, decay to 0 (Hu et al. 2024, "MiniCPM", call it WSD); `end` after the last step.
+    """
+    if step < params.warmup_steps:
+        return "warmup", (step + 1) / params.warmup_steps
+    if step < params.warmup_steps + params.flat_steps:
+        return "flat", 1.0
+    if step < params.steps:
+        return "decay", (params.steps - step) / params.decay_steps
+    return "end", 0.0
 
 
-def _go_on(
-    replica: Replica, progress: Progress, params: Train, name: str, validation: list[Tensor]
-) -> None:
-    """Train from where `progress` is to the end."""
-    exchange = _exchange(replica, params, name, progress.step)
-    try:
-        while not _finished(progress, params):
-            stop_if_orphaned()
-            _advance(replica, exchange, progress)
-            if progress.step % params.validate_every and not _phase_ends(replica, progress):
-                continue
-            _validate(replica, progress, validation)
-            checkpoint.save(name, _checkpoint(replica, progress))
-    except (EOFError, ConnectionError) as error:
-        raise Problem(
-            "a process of the training was ended from outside; `dvc repro` goes on from step "
-            f"{progress.history[-1].step if progress.history else 0}"
-        ) from error
+class Batches:
+    """Choose the equations of each step: a new order each epoch, whole batches only."""
+
+    def __init__(self, job: Job):
+        self.data, self.sizes, self.seed = job.train, job.params.batch_sizes, job.params.seed
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
+
+    def get(self, fmt: int, step: int, shard: int) -> Tensor:
+        """Return one shard's sequences of one format: [about B / 2, T] int64."""
+        size = self.sizes[fmt]
+        epoch, batch = divmod(step, len(self.data[fmt]) // size)
+        if self._orders.get(fmt, (-1, None))[0] != epoch:
+            rng = np.random.default_rng([self.seed, fmt, epoch])
+            self._orders[fmt] = epoch, rng.permutation(len(self.data[fmt]))
+        rows = self._orders[fmt][1][batch * size : (batch + 1) * size]
+        half = size // SHARDS
+        return self.data[fmt][rows[half:] if shard else rows[:half]].long()
 
 
-def shape_of(params: Params) -> ModelConfig:
-    """The model's shape with what follows from the domain: vocabulary and sequence lengths."""
-    grammar = params.generate.grammar
-    prompt = layouts.prompt_length(grammar.digits)
-    return ModelConfig(
-        vocabulary=VOCABULARY_SIZE,
-        # END is predicted, never read, so a sequence is one shorter than it is long.
-        lengths=tuple(
-            prompt + layouts.lengths(operation, grammar.digits).generated - 1
-            for operation in grammar.operations
-        ),
-        **params.model.model_dump(),
-    )
+def compute_loss(model: Transformer, job: Job, fmt: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed cross-entropy after the prompt, and the logits [B, T, vocabulary]."""
+    logits = model(ids[:, :-1], fmt, first=job.prompt_length - 1)
+    targets = ids[:, job.prompt_length :]
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"), logits
 
 
-def _exchange(replica: Replica, params: Train, name: str, step: int) -> Exchange:
-    processes = min(params.shards, cores())
-    if processes == 1:
-        return single(params.shards, replica.size)
-    arguments = (replica.arguments, name, step)
-    return with_peers(params.shards, replica.size, processes, follow, arguments)
+def update_gradients(
+    model: Transformer, job: Job, batches: Batches, step: int, workers: Workers
+) -> float:
+    """Set every parameter's gradient, the mean over both shards; return the mean loss a token."""
+    parameters = list(model.parameters())
+
+    def compute(shard: int) -> Tensor:
+        parts = [batches.get(fmt, step, shard) for fmt in range(len(batches.data))]
+        tokens = sum(ids[:, job.prompt_length :].numel() for ids in parts)
+        losses = [compute_loss(model, job, fmt, ids)[0] for fmt, ids in enumerate(parts)]
+        loss = torch.stack(losses).sum() / tokens
+        gradients = torch.autograd.grad(loss, parameters)
+        return torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach()[None]])
+
+    mean = workers.sum_over_shards(compute) / SHARDS
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, gradient in zip(parameters, mean[:-1].split(sizes), strict=True):
+        parameter.grad = gradient.view_as(parameter)
+    return float(mean[-1])
 
 
-def _finished(progress: Progress, params: Train) -> bool:
-    return progress.step == params.steps or progress.since_best >= params.early_stopping_patience
+@torch.no_grad()
+def validate(model: Transformer, job: Job, workers: Workers) -> dict[str, float]:
+    """Return loss and accuracy a token and exact match; raise UserError if the loss diverged."""
 
+    def compute(shard: int) -> Tensor:
+        sums = torch.zeros(3, dtype=torch.float64)  # loss, right tokens, right sequences
+        for fmt, data in enumerate(job.validation):
+            for ids in data[shard::SHARDS].long().split(VALIDATION_BATCH):
+                loss, logits = compute_loss(model, job, fmt, ids)
+                hits = logits.argmax(-1) == ids[:, job.prompt_length :]
+                sums += torch.stack([loss.double(), hits.sum(), hits.all(1).sum()])
+        return sums
 
-def _phase_ends(replica: Replica, progress: Progress) -> bool:
-    return progress.step in replica.schedule.phase_ends
-
-
-def _advance(replica: Replica, exchange: Exchange, progress: Progress) -> None:
-    progress.losses += replica.step(exchange, progress.step)
-    progress.step += 1
-
-
-def _validate(replica: Replica, progress: Progress, data: list[Tensor]) -> None:
-    """Add a row to the history, and keep the weights if they are the best so far."""
-    measured: Validation = replica.validate(data)
-    if not math.isfinite(measured.loss):
-        raise Problem(
-            f"the validation loss is {measured.loss} after {progress.step} steps: the training "
-            "diverged; lower train.muon_learning_rate or train.adamw_learning_rate"
+    loss, right, exact = workers.sum_over_shards(compute).tolist()
+    tokens = sum(data[:, job.prompt_length :].numel() for data in job.validation)
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the training diverged: the validation loss is {loss}",
+            "lower train.muon_learning_rate or train.adamw_learning_rate",
         )
-    steps = progress.step - (progress.history[-1].step if progress.history else 0)
-    factor = replica.schedule.factor(progress.step - 1)
-    row = Row(
-        progress.step,
-        replica.schedule.phase(progress.step - 1),
-        rounded(replica.params.muon_learning_rate * factor),
-        rounded(progress.losses / steps),
-        rounded(measured.loss),
-        rounded(measured.token_accuracy),
-        rounded(measured.exact_match),
-    )
-    progress.losses = 0.0
-    progress.history.append(row)
-    best = progress.history[progress.best]
-    if not progress.weights or row.validation_loss < best.validation_loss:
-        progress.best = len(progress.history) - 1
-        progress.weights = replica.weights()
-    say(
-        f"  step {row.step:5d}/{replica.schedule.steps}  {row.phase:6s}  "
-        f"lr {row.learning_rate:<9.3g}loss {row.train_loss:.2e}  validation "
-        f"{row.validation_loss:.2e}  exact {row.validation_exact_match:.4f}"
-        f"{'  *' if progress.since_best == 0 else ''}"
-    )
-
-
-def _checkpoint(replica: Replica, progress: Progress) -> Checkpoint:
-    tensors = {f"best.{name}": tensor for name, tensor in progress.weights.items()}
-    state = {
-        "step": progress.step,
-        "best": progress.best,
-        "history": [asdict(row) for row in progress.history],
+    return {
+        "validation_loss": round_significant(loss / tokens),
+        "validation_token_accuracy": round_significant(right / tokens),
+        "validation_exact_match": round_significant(exact / sum(map(len, job.validation))),
     }
-    return Checkpoint(tensors | replica.state(), state)
 
 
-def _resumed(name: str, replica: Replica) -> Progress:
-    found = checkpoint.load(name)
-    if found is None:
-        return Progress()
-    replica.restore(found.tensors)
-    prefix = "best."
-    weights = {k.removeprefix(prefix): v for k, v in found.tensors.items() if k.startswith(prefix)}
-    history = [Row(**row) for row in found.state["history"]]
-    return Progress(found.state["step"], history, found.state["best"], weights)
-
-
-def rounded(value: float) -> float:
-    """Six significant digits: what a history is read with, and short in a diff."""
+def round_significant(value: float) -> float:
+    """Round to six significant digits: short in a diff, and the same on every CPU."""
     return float(f"{value:.6g}")
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
+def describe(row: dict[str, Any], steps: int) -> str:
+    """Return one row of the history as a line."""
+    return (
+        f"step {row['step']:5d}/{steps}  {row['phase']:6s}  lr {row['learning_rate']:<8.3g}  "
+        f"loss {row['train_loss']:.2e}  validation {row['validation_loss']:.2e}  "
+        f"exact match {row['validation_exact_match']:.4f}"
+    )
 
 
-def write(progress: Progress, params: Train, config: BundleConfig, paths: Any) -> None:
-    """Config, weights, history and summary, as safetensors, JSON and CSV."""
-    for path in (paths.config, paths.weights, paths.history, paths.summary):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_config(paths.config, config)
-    checkpoint.write_tensors(progress.weights, paths.weights)
+def build_job(params: Params, train: dict[str, Operands], validation: dict[str, Operands]) -> Job:
+    """Encode the data and derive the model's shape: vocabulary and sequence lengths."""
+    grammar, all_formats = params.generate.grammar, params.generate.formats
+    lengths = [fmt.lengths(grammar.digits) for fmt in all_formats]
+    config = ModelConfig(
+        vocabulary_size=VOCABULARY_SIZE,
+        # END is predicted, never read, so a sequence is one shorter than it is long.
+        sequence_lengths=[part.prompt + part.generated - 1 for part in lengths],
+        **params.model.model_dump(),
+    )
+
+    def encode(split: dict[str, Operands]) -> list[Tensor]:
+        return [
+            torch.from_numpy(
+                np.concatenate(
+                    [
+                        formats.encode_sequences(name, *split[name], grammar.digits)
+                        for name in params.generate.operations
+                        if name in fmt.operations
+                    ]
+                )
+            )
+            for fmt in all_formats
+        ]
+
+    job = Job(config, params.train, lengths[0].prompt, encode(train), encode(validation))
+    for fmt, rows, size in zip(all_formats, job.train, params.train.batch_sizes, strict=True):
+        if len(rows) < size:
+            raise InvalidParamsError(
+                f"train.batch_sizes has {size} for {fmt.name}, which has {len(rows)} equations",
+                "run `dvc repro` to generate the data again",
+            )
+    return job
+
+
+def write(progress: Progress, job: Job, params: Params, train_data: dict[str, Operands]) -> None:
+    """Write the model, the history, the metric and the report."""
+    for path in (MODEL / artifacts.CONFIG, HISTORY, REPORT):
+        path.parent.mkdir(exist_ok=True)
+    generate = params.generate
+    grammar = GrammarConfig(operations=generate.operations, max_operand=generate.max_operand)
+    config = ArtifactConfig(grammar=grammar, model=job.config)
+    artifacts.write_config(MODEL / artifacts.CONFIG, config)
+    save_file(progress.weights, MODEL / artifacts.WEIGHTS)
+    write_profile(MODEL, profile(train_data, generate.grammar))
     best = progress.history[progress.best]
-    with paths.history.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*asdict(best), "best"], lineterminator="\n")
-        writer.writeheader()
-        for row in progress.history:
-            writer.writerow({**asdict(row), "best": int(row is best)})
-    summary = {
-        "parameters": sum(tensor.numel() for tensor in progress.weights.values()),
+    rows = [{**row, "best": int(row is best)} for row in progress.history]
+    pd.DataFrame(rows).to_csv(HISTORY, index=False, lineterminator="\n")
+    metrics = {"parameters": sum(tensor.numel() for tensor in progress.weights.values())}
+    report = {
+        **metrics,
         "steps": progress.step,
-        "stopped_early": progress.step < params.steps,
-        "best_step": best.step,
-        "validation_loss": best.validation_loss,
-        "validation_token_accuracy": best.validation_token_accuracy,
-        "validation_exact_match": best.validation_exact_match,
+        "stopped_early": progress.step < params.train.steps,
+        "best_step": best["step"],
+        **{key: value for key, value in best.items() if key.startswith("validation_")},
     }
-    paths.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    for path, content in ((METRICS, metrics), (REPORT, report)):
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the model.")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--train", type=Path, default=Path("data/train.csv"))
-    parser.add_argument("--validation", type=Path, default=Path("data/validation.csv"))
-    parser.add_argument("--config", type=Path, default=Path("bundle/config.json"))
-    parser.add_argument("--weights", type=Path, default=Path("bundle/weights.safetensors"))
-    parser.add_argument("--history", type=Path, default=Path("metrics/history.csv"))
-    parser.add_argument("--summary", type=Path, default=Path("metrics/training.json"))
-    parser.add_argument("--reads", type=Path, help="where to note what was read")
-    paths = parser.parse_args()
-    with reported(), timed("train", paths.weights):
-        single_threaded()
-        params = load(paths.params)
+    """Run the stage."""
+    with cli_errors():
+        params = load_params()
         grammar = params.generate.grammar
-        shape, prompt = shape_of(params), layouts.prompt_length(grammar.digits)
-        with ExitStack() as held:  # the lock, until the outputs are there and the checkpoint gone
-            with noted("train", params, paths.reads) as check:
-                data = read_sequences(paths.train, grammar)
-                validation = read_sequences(paths.validation, grammar)
-                name = name_of(shape, params.train, prompt, data, validation)
-                held.enter_context(checkpoint.alone(name))
-                progress = train(shape, params.train, prompt, data, validation)
-                check()
-                write(progress, params.train, BundleConfig(grammar, shape), paths)
-            checkpoint.remove(name)
+        train_data = read_split("train", grammar)
+        job = build_job(params, train_data, read_split("validation", grammar))
+        with checkpoint.exclusive():  # until the outputs are written
+            progress = run_workers(train, job)
+            stop_if_orphaned()
+            write(progress, job, params, train_data)
 
 
 if __name__ == "__main__":

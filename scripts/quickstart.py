@@ -1,0 +1,198 @@
+"""Train, register and promote a model, then ask a service one question.
+
+    make run        python -m scripts.quickstart               the service stops afterwards
+    make docker     python -m scripts.quickstart --docker      MLflow and the service keep running
+
+Repeating it does only what is missing. A version that is not new is promoted only if there is no
+Production, so it never undoes a promotion or a rollback.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from arithmetic.errors import UserError, cli_errors
+from registry import MODEL_NAME, PRODUCTION
+from registry.client import open_client, registry_errors
+from registry.promotion import promote
+from registry.record import record
+from registry.versions import alias_target
+from scripts.experiment import ROOT, dvc
+
+TRACKING_URI = "http://127.0.0.1:5000"  # of compose.yaml
+START_SECONDS = 120.0
+# Loopback never goes through a proxy of the environment.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def request(url: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+    """GET, or POST a JSON body; return the JSON answer. Raise OSError or ValueError."""
+    data = None if body is None else json.dumps(body).encode()
+    message = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with _opener.open(message, timeout=10) as response:
+        text = response.read()
+    return json.loads(text) if text.startswith(b"{") else {}
+
+
+def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Wait until `url` answers 200; raise UserError after two minutes or when `process` ended."""
+    deadline = time.monotonic() + START_SECONDS
+    reason = ""
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        try:
+            request(url)
+            return
+        except OSError as error:  # not listening yet, or 503 while it loads the model
+            reason = str(error)
+        time.sleep(0.2)
+    if process is not None and process.poll() is not None:
+        reason = f"the process ended with status {process.returncode}"
+    raise UserError(f"{url} is not ready: {reason}", hint)
+
+
+@registry_errors()
+def reproduce_and_promote() -> str:
+    """Run `dvc repro` and promote the version if it is new; return the one in Production."""
+    client = open_client()
+    known = {str(v.version) for v in client.search_model_versions(f"name = '{MODEL_NAME}'")}
+    started = time.monotonic()
+    if dvc("repro"):
+        raise UserError("dvc repro failed (see above)", "fix that and run this again")
+    print(f"pipeline: {time.monotonic() - started:.0f} s", flush=True)
+    version = record(ROOT).version
+    present = alias_target(client, PRODUCTION)
+    if present is not None and present != version and version in known:
+        hint = f"`make promote VERSION={version}` promotes version {version}"
+        print(f"registry: {PRODUCTION} stays version {present}; {hint}", flush=True)
+        return present
+    print(f"registry: {promote(version, ROOT, 'quickstart')}", flush=True)
+    return version
+
+
+@contextmanager
+def local_service() -> Iterator[str]:
+    """Run `python -m serving` on PORT or a free port; yield its address when it is ready."""
+    port = os.environ.get("PORT") or str(free_port())
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("API_KEYS")}
+    environment |= {
+        "PORT": port,
+        "HOST": "127.0.0.1",
+        "ROOT_PATH": "",
+        "MODEL_URI": f"models:/{MODEL_NAME}@{PRODUCTION}",
+    }
+    descriptor, log = tempfile.mkstemp(prefix="arithmetic-lm-", suffix=".log")
+    with os.fdopen(descriptor, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/readyz", f"its log is {log}", process)
+            yield f"http://127.0.0.1:{port}"
+            Path(log).unlink()
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def ask(address: str) -> str:
+    """Ask for 951+11, or the nearest sum in the domain; return the answer as one line."""
+    health = request(f"{address}/health")
+    operation, largest = health["operations"][0], health["max_operand"]
+    equation = f"{min(951, largest)}{operation}{min(11, largest)}="
+    answer = request(f"{address}/predict", {"equation": equation})
+    return (
+        f"version {answer['model_version']} answered {answer['full_output']} "
+        f"in {answer['latency_ms']} ms"
+    )
+
+
+def run() -> None:
+    """Do all steps with the store in the repository, or the one of MLFLOW_TRACKING_URI."""
+    reproduce_and_promote()
+    with local_service() as address:
+        print(f"service: {ask(address)}")
+    print(
+        "\nnext, after `source .venv/bin/activate`:\n"
+        "  make serve                         serve Production on port 8000\n"
+        "  dvc exp run -S train.seed=2        train another model\n"
+        "  make promote VERSION=2             make it Production; `make rollback` returns\n"
+        "  mlflow ui                          compare runs and versions"
+    )
+
+
+def compose() -> list[str]:
+    """Return the command of Docker Compose; raise UserError if there is none."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, "version"], capture_output=True, check=False)
+            if done.returncode == 0:
+                return command
+    raise UserError("there is no Docker Compose", "install Docker with its compose plugin")
+
+
+def run_in_containers() -> None:
+    """Start compose.yaml in the background and do all steps with its MLflow server."""
+    command = compose()
+    print("docker: building and starting MLflow and the service", flush=True)
+    if subprocess.run([*command, "up", "--build", "--detach"], cwd=ROOT, check=False).returncode:
+        raise UserError("Docker Compose failed (see above)", "fix that and run `make docker` again")
+    logs = f"look at `{' '.join(command)} logs`"
+    os.environ["MLFLOW_TRACKING_URI"] = TRACKING_URI
+    wait_for(f"{TRACKING_URI}/health", logs)
+    version = reproduce_and_promote()
+    address = f"http://127.0.0.1:{os.environ.get('PORT') or 8000}"
+    wait_for(f"{address}/readyz", logs)
+    print(f"service: {ask(address)}")
+    print(
+        f"\nnext:\n"
+        f"  {TRACKING_URI}            MLflow's pages, with version {version}\n"
+        f"  {address}/docs       ask the service\n"
+        f"  MLFLOW_TRACKING_URI={TRACKING_URI} make promote VERSION=…\n"
+        f"  {' '.join(command)} down        stop both; with --volumes forget the versions"
+    )
+
+
+def main() -> None:
+    """Run the quickstart."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.quickstart")
+    parser.add_argument("--docker", action="store_true", help="in containers that keep running")
+    containers = parser.parse_args().docker
+    for name in (signal.SIGTERM, signal.SIGHUP):  # leave the blocks, which stop the service
+        signal.signal(name, lambda number, _: sys.exit(128 + number))
+    with cli_errors():
+        if containers:
+            run_in_containers()
+        else:
+            run()
+
+
+if __name__ == "__main__":
+    main()

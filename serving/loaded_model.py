@@ -1,0 +1,124 @@
+"""Load a verified model directory and test it before it serves."""
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from arithmetic.errors import InvalidModelError
+from arithmetic.formats import classify, get_formats
+from arithmetic.grammar import OPERATIONS, Equation, Grammar, solve
+from arithmetic.inference import OnnxModel
+from arithmetic.input_profile import Profile, read_profile
+from serving.batcher import Batcher, Limits
+from serving.metrics import Metrics
+from serving.monitoring import Monitor, VersionStats
+from serving.settings import Settings
+
+RANDOM_PAIRS = 100
+TEST_BATCH = 64
+
+Source = Literal["registry", "last_known_good", "directory"]
+
+
+class ModelVersion(BaseModel):
+    """Identify a version; the state file stores it."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Hold a version in memory; a request keeps the one it began with, through any swap."""
+
+    version: ModelVersion
+    directory: Path
+    grammar: Grammar
+    batcher: Batcher
+    stats: VersionStats
+    input_profile: Profile
+
+
+def load_model(
+    directory: Path, version: ModelVersion, settings: Settings, metrics: Metrics, monitor: Monitor
+) -> LoadedModel:
+    """Load, test and warm up a model.
+
+    Raises:
+        InvalidModelError: a file does not load, or too many answers of the self-test are wrong.
+    """
+    model = OnnxModel(directory)
+    self_test(model, settings.max_error_rate)
+    stats = VersionStats(version.version, version.digest, model.grammar)
+    limits = Limits(settings.max_batch_size, settings.queue_limit, settings.deadline_seconds)
+    # The callback must not hold the LoadedModel: gc.freeze would keep such a cycle forever.
+    batcher = Batcher(model.answer, limits, metrics, partial(monitor.submit, stats))
+    batcher.warm_up(full_batches(model.grammar, settings.max_batch_size))
+    input_profile = read_profile(directory, model.grammar)
+    return LoadedModel(version, directory, model.grammar, batcher, stats, input_profile)
+
+
+def self_test(model: OnnxModel, max_error_rate: float) -> None:
+    """Let the model answer a fixed set of equations.
+
+    It finds what digests cannot: a graph that this onnxruntime computes differently, or a version
+    that was registered by mistake.
+
+    Raises:
+        InvalidModelError: the model raised, or the error rate is above the limit.
+    """
+    equations = self_test_equations(model.grammar)
+    wrong = []
+    for start in range(0, len(equations), TEST_BATCH):
+        batch = equations[start : start + TEST_BATCH]
+        try:
+            answers = model.answer(batch)
+        except Exception as error:  # whatever a foreign graph makes onnxruntime or numpy raise
+            reason = " ".join(repr(error).split())[:200]
+            raise InvalidModelError(f"the self-test failed: {reason}", "promote another") from error
+        for equation, answer in zip(batch, answers, strict=True):
+            expected = solve(equation)
+            if classify(answer, expected, equation.operation, model.grammar).wrong:
+                wrong.append(f"{equation}{answer.text} instead of {expected}")
+    if len(wrong) > max_error_rate * len(equations):
+        raise InvalidModelError(
+            f"the self-test failed: {len(wrong)} of {len(equations)} answers are wrong ({wrong[0]})"
+            f"; MAX_ERROR_RATE is {max_error_rate:g}",
+            "promote another version",
+        )
+
+
+@lru_cache
+def self_test_equations(grammar: Grammar) -> tuple[Equation, ...]:
+    """Return all pairs of the domain's corners for each operation, and fixed random pairs."""
+    largest, digits = grammar.max_operand, grammar.digits
+    corners = {0, 1, largest, largest - 1, largest // 2}
+    corners |= {10**n for n in range(digits)} | {10**n - 1 for n in range(1, digits)}
+    rng = random.Random(0)
+    pairs = [(a, b) for a in sorted(corners) for b in sorted(corners)]
+    pairs += [(rng.randint(0, largest), rng.randint(0, largest)) for _ in range(RANDOM_PAIRS)]
+    return tuple(
+        Equation(a, operation, b)
+        for operation in grammar.operations
+        for a, b in dict.fromkeys(pairs)
+        if b >= OPERATIONS[operation].smallest_operand_2
+    )
+
+
+def full_batches(grammar: Grammar, size: int) -> list[list[Equation]]:
+    """Return one batch for each sequence format."""
+    operations = [
+        [operation for operation in fmt.operations if operation in grammar.operations]
+        for fmt in get_formats(grammar.operations)
+    ]
+    return [
+        [Equation(n % (grammar.max_operand + 1), names[n % len(names)], 1) for n in range(size)]
+        for names in operations
+    ]

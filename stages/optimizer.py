@@ -1,0 +1,77 @@
+"""Build the optimizers: Muon for the matrices inside the blocks, AdamW for everything else.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces each matrix's
+momentum by the nearest orthogonal matrix, found by a Newton-Schulz iteration.
+
+`torch.optim.Muon` works matrix by matrix in bfloat16. Here all matrices of one shape are iterated
+as one batch in float32: `make bench-muon` compares cost and results (docs/log.md).
+"""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+# Coefficients of the quintic iteration, tuned by Jordan for fast convergence near zero.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Return approximately the nearest semi-orthogonal matrices: [K, m, n], m <= n, same shape."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.transpose(1, 2)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov momentum over parameters [m, n] or stacks of matrices [K, m, n]."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float):
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter once from its `.grad`."""
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum: Tensor = state["momentum"]
+                momentum.lerp_(parameter.grad, 1 - group["momentum"])
+                direction = parameter.grad.lerp(momentum, group["momentum"])
+                matrices = direction.reshape(-1, *direction.shape[-2:])
+                if matrices.shape[1] > matrices.shape[2]:
+                    matrices = matrices.transpose(1, 2)
+                by_shape[tuple(matrices.shape[1:])].append((parameter, matrices))
+            for members in by_shape.values():
+                updates = orthogonalize(torch.cat([matrices for _, matrices in members]))
+                counts = [len(matrices) for _, matrices in members]
+                for (parameter, _), update in zip(members, updates.split(counts), strict=True):
+                    if parameter.shape[-2] > parameter.shape[-1]:
+                        update = update.transpose(1, 2)
+                    # Tall matrices take a longer step, so that every output moves alike.
+                    scale = max(1.0, parameter.shape[-2] / parameter.shape[-1]) ** 0.5
+                    parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
+
+
+def build_optimizers(
+    model: nn.Module, muon_lr: float, muon_momentum: float, adamw_lr: float
+) -> tuple[Muon, torch.optim.AdamW]:
+    """Return Muon over the matrices inside the blocks and fused AdamW over the rest.
+
+    Fused, because AdamW's default implementation calls MKL's `sqrt`, which differs between CPUs.
+    """
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        (matrices if name.endswith((".matrices", ".weight")) else rest).append(parameter)
+    adamw = torch.optim.AdamW(
+        rest, lr=adamw_lr, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, fused=True
+    )
+    return Muon(matrices, muon_lr, muon_momentum), adamw

@@ -1,0 +1,48 @@
+"""Show a stage's progress: a bar in a terminal, plain lines elsewhere."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressBar:
+    """Count the steps of one task; use as a context manager.
+
+    In a terminal a bar with the latest status is redrawn; otherwise, and with NO_COLOR, each status
+    is printed as a line.
+    """
+
+    def __init__(self, name: str, total: int, done: int = 0, is_quiet: bool = False):
+        self.name, self.is_quiet = name, is_quiet
+        console = Console(quiet=is_quiet)
+        self.is_live = console.is_terminal and not console.no_color
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,}/{task.total:,}  {task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.is_live,
+            redirect_stdout=False,
+        )
+        self._task = self._progress.add_task(name, total=total, completed=done, status="")
+
+    def __enter__(self) -> "ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, steps: int = 1, status: str = "") -> None:
+        """Count some steps and show `status`, where it is given."""
+        fields = {"status": status} if status else {}
+        self._progress.update(self._task, advance=steps, **fields)  # type: ignore[arg-type]
+        if status and not self.is_live and not self.is_quiet:
+            print(f"{self.name}: {status}", flush=True)

@@ -1,0 +1,58 @@
+"""Experiment files: valid params, and overrides that Hydra reads back as the same values."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+
+from arithmetic.errors import InvalidParamsError, UserError
+from registry.dvc_lock import flatten, read_yaml
+from scripts.experiment import load_experiment, overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_experiment_files_hold_only_params_that_differ(name):
+    present = flatten(read_yaml(ROOT / "params.yaml"))
+    changed = flatten(load_experiment(name))
+    assert changed
+    assert {key for key, value in changed.items() if present[key] == value} == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overrides_give_the_values_of_the_file(name, project):
+    changed = load_experiment(name)
+    apply_overrides(str(project / "params.yaml"), overrides(changed))
+    present = flatten(read_yaml(project / "params.yaml"))
+    assert {key: present[key] for key in flatten(changed)} == flatten(changed)
+
+
+def test_small_numbers_and_lists_survive(project):
+    changed = {"train": {"adamw_learning_rate": 0.00001, "batch_sizes": [64]}}
+    apply_overrides(str(project / "params.yaml"), overrides(changed))
+    train = read_yaml(project / "params.yaml")["train"]
+    assert (train["adamw_learning_rate"], train["batch_sizes"]) == (1e-05, [64])
+
+
+def test_unknown_experiment_lists_the_known_ones(project):
+    (project / "experiments/known.yaml").touch()
+    with pytest.raises(UserError) as error:
+        load_experiment("unknown", project)
+    assert error.value.hint == "choose from known"
+
+
+def test_misspelled_key_is_found_before_anything_runs(project):
+    (project / "experiments/bad.yaml").write_text("train: {sed: 2}\n", encoding="utf-8")
+    with pytest.raises(InvalidParamsError, match=r"unknown key train\.sed") as error:
+        load_experiment("bad", project)
+    assert "seed" in error.value.hint

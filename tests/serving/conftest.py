@@ -1,0 +1,53 @@
+"""Provide model directories and the application over them."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from serving.app import create_app
+from serving.model_manager import Registry
+from serving.settings import Settings
+from tests.serving.model_directories import make_model
+
+StartService = Callable[..., TestClient]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remove a user's settings, and keep downloads out of the user's cache."""
+    for name in list(os.environ):
+        if name.lower() in Settings.model_fields or name.startswith(("MLFLOW_", "TRUSTED_KEY")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MODEL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def exact_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model directory that is exact on + and - up to 99; tests do not change it."""
+    return make_model(tmp_path_factory.mktemp("models") / "exact")
+
+
+@pytest.fixture
+def start_service(exact_model: Path) -> Iterator[StartService]:
+    """Return a function that starts the application and returns a client of it.
+
+    MODEL_URI is the exact model unless the test says otherwise; errors become responses.
+    """
+    with ExitStack() as stack:
+
+        def start(registry: Registry | None = None, **settings: Any) -> TestClient:
+            app = create_app(Settings(**{"model_uri": str(exact_model), **settings}), registry)
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture
+def client(start_service: StartService) -> TestClient:
+    """Return a client of the service with default settings."""
+    return start_service()

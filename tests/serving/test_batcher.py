@@ -1,0 +1,241 @@
+"""Queues by sequence format: bounded, in time, nobody starves, and only the failing item fails."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from arithmetic.formats import Answer
+from arithmetic.grammar import Equation
+from serving.batcher import Batcher, Limits
+from serving.error_handlers import DeadlineExceededError, ModelFailedError, OverloadedError
+from serving.metrics import Metrics
+
+
+def answer(equation: Equation) -> Answer:
+    return Answer(str(equation), True, True, "")
+
+
+class Model:
+    """Answer with the question and record the calls; operations in `slow` wait for `gate`."""
+
+    def __init__(self, slow: str = ""):
+        self.slow = slow
+        self.calls: list[list[Equation]] = []
+        self.gate = threading.Event()
+
+    def __call__(self, equations: Sequence[Equation]) -> list[Answer]:
+        self.calls.append(list(equations))
+        if equations[0].operation in self.slow:
+            assert self.gate.wait(10)
+        return [answer(equation) for equation in equations]
+
+    async def called(self) -> None:
+        while not self.calls:
+            await asyncio.sleep(0.001)
+
+
+def make_batcher(model, heavy: Sequence[str] = (), on_batch=lambda *_: None, **limits) -> Batcher:
+    batcher = Batcher(model, Limits(**limits), Metrics(), on_batch)
+    batcher.heavy_formats = set(heavy)  # what `warm_up` measures
+    return batcher
+
+
+def test_a_batch_holds_one_format_and_plus_and_minus_share_theirs():
+    model = Model()
+
+    async def ask() -> None:
+        batcher = make_batcher(model)
+        await asyncio.gather(*(batcher.submit(Equation(n, "+-*/"[n % 4], 1)) for n in range(40)))
+
+    asyncio.run(ask())
+    operations = sorted("".join(sorted({e.operation for e in call})) for call in model.calls)
+    assert operations == ["*", "+-", "/"]
+
+
+def test_a_light_format_does_not_wait_for_a_heavy_call():
+    model = Model(slow="/")
+
+    async def ask() -> None:
+        batcher = make_batcher(model, heavy=["divide"])
+        division = batcher.submit(Equation(7, "/", 2))
+        for n in range(5):
+            assert (await batcher.submit(Equation(n, "+", 0))).text == f"{n}+0="
+        assert not division.done()
+        model.gate.set()
+        assert (await division).text == "7/2="
+
+    asyncio.run(ask())
+
+
+def test_heavy_formats_take_turns():
+    model = Model(slow="/*")
+    model.gate.set()
+
+    async def ask() -> None:
+        batcher = make_batcher(model, heavy=["divide", "multiply"], max_batch_size=4)
+        futures = [batcher.submit(Equation(n, "/", 1)) for n in range(40)]
+        futures += [batcher.submit(Equation(n, "*", 1)) for n in range(4)]
+        await asyncio.gather(*futures)
+
+    asyncio.run(ask())
+    assert "*" in [call[0].operation for call in model.calls[:3]]
+
+
+def test_singles_go_before_bulk_and_bulk_keeps_a_quarter():
+    model = Model()
+
+    async def ask() -> None:
+        batcher = make_batcher(model, max_batch_size=8)
+        bulk = batcher.submit_many([Equation(n, "+", 1) for n in range(100)])
+        singles = [batcher.submit(Equation(n, "+", 2)) for n in range(12)]
+        await asyncio.gather(*singles)
+        assert not all(future.done() for future in bulk)
+        await asyncio.gather(*bulk)
+
+    asyncio.run(ask())
+    first = [equation.operand_2 for equation in model.calls[0]]
+    assert (first.count(2), first.count(1)) == (6, 2)
+    assert all(len(call) == 8 for call in model.calls)
+
+
+def test_past_its_limit_a_queue_rejects_at_once_and_the_others_do_not():
+    model = Model(slow="/")
+
+    async def ask() -> None:
+        batcher = make_batcher(model, heavy=["divide"], queue_limit=10, max_batch_size=1)
+        first = batcher.submit(Equation(0, "/", 1))
+        await model.called()  # and ten may wait
+        waiting = [batcher.submit(Equation(n, "/", 1)) for n in range(9)]
+        with pytest.raises(OverloadedError):
+            batcher.submit_many([Equation(1, "+", 1), Equation(1, "/", 1), Equation(99, "/", 1)])
+        waiting.append(batcher.submit(Equation(9, "/", 1)))
+        with pytest.raises(OverloadedError):
+            batcher.submit(Equation(1, "/", 1))
+        assert batcher.is_overloaded
+        assert (await batcher.submit(Equation(1, "+", 1))).text == "1+1="
+        model.gate.set()
+        await asyncio.gather(first, *waiting)
+        assert not batcher.is_overloaded
+
+    asyncio.run(ask())
+    assert Equation(99, "/", 1) not in [equation for call in model.calls for equation in call]
+
+
+def test_cancelled_batches_do_not_hold_up_those_behind_them():
+    model = Model(slow="/")
+
+    async def ask() -> None:
+        batcher = make_batcher(model, heavy=["divide"], max_batch_size=2)
+        first = batcher.submit(Equation(1, "/", 1))
+        await model.called()
+        cancelled = [batcher.submit(Equation(n, "/", 2)) for n in range(2, 6)]
+        last = batcher.submit(Equation(9, "/", 9))
+        for future in cancelled:
+            future.cancel()
+        model.gate.set()
+        assert (await first).text == "1/1="
+        assert (await asyncio.wait_for(last, 5)).text == "9/9="
+
+    asyncio.run(ask())
+
+
+def test_equations_that_could_not_be_answered_in_time_are_rejected_at_once():
+    model = Model(slow="/")
+
+    async def ask() -> None:
+        batcher = make_batcher(model, heavy=["divide"], max_batch_size=2, deadline_seconds=1.0)
+        batcher._get_queue("divide").update_seconds(3.0, 4)  # 0.19 s each, as a moving average
+        in_thread = batcher.submit(Equation(1, "/", 1))
+        await model.called()
+        waiting = [batcher.submit(Equation(n, "/", 2)) for n in range(2, 5)]
+        with pytest.raises(OverloadedError):
+            batcher.submit(Equation(9, "/", 9))
+        assert (await batcher.submit(Equation(9, "+", 9))).text == "9+9="
+        model.gate.set()
+        await asyncio.gather(in_thread, *waiting)
+
+    asyncio.run(ask())
+
+
+def test_past_the_deadline_a_request_fails_and_is_not_computed():
+    model = Model(slow="/")
+
+    async def ask() -> None:
+        batcher = make_batcher(model, heavy=["divide"], deadline_seconds=0.5, max_batch_size=1)
+        running = batcher.submit(Equation(0, "/", 1))
+        await model.called()
+        waiting = batcher.submit(Equation(1, "/", 1))
+        for future in (running, waiting):
+            with pytest.raises(DeadlineExceededError):
+                await future
+        model.gate.set()
+        await asyncio.sleep(0.2)
+        assert (await batcher.submit(Equation(2, "/", 1))).text == "2/1="
+
+    asyncio.run(ask())
+    assert [str(call[0]) for call in model.calls] == ["0/1=", "2/1="]
+
+
+@pytest.mark.parametrize("heavy", [(), ("add_subtract",)])
+def test_of_a_failing_batch_only_the_failing_items_fail(heavy):
+    seen = []
+
+    class Raises(Model):
+        def __call__(self, equations: Sequence[Equation]) -> list[Answer]:
+            if any(equation.operand_1 % 10 == 3 for equation in equations):
+                raise RuntimeError("three")
+            return super().__call__(equations)
+
+    async def ask() -> list[Answer | BaseException]:
+        batcher = make_batcher(Raises(), heavy, lambda *batch: seen.append(batch))
+        futures = [batcher.submit(Equation(n, "+", 0)) for n in range(64)]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        await asyncio.sleep(0)
+        return results
+
+    results = asyncio.run(ask())
+    failed = [n for n, result in enumerate(results) if isinstance(result, ModelFailedError)]
+    assert failed == [3, 13, 23, 33, 43, 53, 63]
+    assert sum(isinstance(result, Answer) for result in results) == 57
+    ((equations, outcomes),) = seen
+    raised = [
+        e.operand_1 for e, o in zip(equations, outcomes, strict=True) if type(o) is not Answer
+    ]
+    assert raised == failed
+
+
+def test_a_model_that_answers_too_few_fails_instead_of_mixing_answers_up():
+    async def ask() -> list[Answer]:
+        batcher = make_batcher(lambda equations: [answer(equations[0])])
+        return await asyncio.gather(*(batcher.submit(Equation(n, "+", 0)) for n in range(3)))
+
+    assert [result.text for result in asyncio.run(ask())] == ["0+0=", "1+0=", "2+0="]
+
+
+def test_a_bug_in_the_callback_harms_no_request():
+    def on_batch(*_):
+        raise RuntimeError("a bug in checking")
+
+    async def ask() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        batcher = make_batcher(Model(), on_batch=on_batch)
+        for n in range(3):
+            assert (await batcher.submit(Equation(n, "+", 9))).text == f"{n}+9="
+            await asyncio.sleep(0)
+
+    asyncio.run(ask())
+
+
+def test_warm_up_finds_the_formats_that_are_heavier_than_others():
+    def model(equations: Sequence[Equation]) -> list[Answer]:
+        if equations[0].operation == "/":
+            sum(range(2_000_000))  # some 20 ms of computing
+        return [answer(equation) for equation in equations]
+
+    batcher = make_batcher(model)
+    batcher.warm_up([[Equation(1, operation, 1)] for operation in "+/"])
+    assert batcher.heavy_formats == {"divide"}
+    batcher.warm_up([[Equation(1, "/", 1)]])
+    assert batcher.heavy_formats == set()  # with nothing lighter to answer meanwhile

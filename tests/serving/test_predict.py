@@ -1,0 +1,140 @@
+"""POST /predict and /predict/batch: what they answer and how they reject."""
+
+import json
+
+import pytest
+
+from arithmetic.grammar import Equation
+from tests.serving.model_directories import make_model
+
+
+def ask(client, equation, **fields):
+    return client.post("/predict", json={"equation": equation, **fields})
+
+
+def test_predict_answers_with_the_documented_fields(client):
+    response = ask(client, "95+16=")
+    assert response.status_code == 200
+    body = response.json()
+    assert body.pop("latency_ms") > 0
+    assert body == {
+        "equation": "95+16=",
+        "predicted_answer": "111",
+        "full_output": "95+16=111",
+        "model_version": "local",
+    }
+
+
+def test_predict_returns_the_models_steps_only_where_asked_for(client):
+    assert "steps" not in ask(client, "7-12=").json()
+    steps = ask(client, "7-12=", steps=True).json()["steps"]
+    assert steps[0] == "ones: 7 - 2 = 5, borrow 0"
+    assert len(steps) > 1
+
+
+@pytest.mark.parametrize(
+    ("equation", "code"),
+    [
+        ("", "empty"),
+        ("1+1", "no_equals_sign"),
+        ("1+a=", "unknown_character"),
+        ("1*1=", "unknown_operation"),
+        ("100+1=", "out_of_range"),
+        ("1+1=\n", "unknown_character"),
+        ("٣+٤=", "unknown_character"),
+        ("+1=", "malformed"),
+    ],
+)
+def test_predict_names_what_is_wrong_with_an_equation(client, equation, code):
+    response = ask(client, equation)
+    assert response.status_code == 422
+    (error,) = response.json()["detail"]
+    assert (error["type"], error["loc"], error["input"]) == (code, ["body", "equation"], equation)
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (b"", ["body"]),
+        (b"{", ["body"]),
+        (b"\xff", ["body"]),
+        (b"[]", ["body"]),
+        (b"null", ["body"]),
+        (b"{}", ["body", "equation"]),
+        (b'{"equation": 1}', ["body", "equation"]),
+        (b'{"equation": "1+1=", "x": NaN}', ["body", "x"]),
+        (b'{"equation": "1+1=", "steps": 1}', ["body", "steps"]),
+        (b'{"equation": "\\ud800"}', ["body"]),
+        (b'{"equation": "' + b"1" * 65 + b'"}', ["body", "equation"]),
+        (b"[" * 10_000, ["body"]),
+    ],
+)
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_a_body_that_is_not_the_schema_is_422_with_its_place(client, path, body, place):
+    if path.endswith("batch"):
+        body = body.replace(b'"equation"', b'"equations"')
+        place = ["equations" if part == "equation" else part for part in place]
+    response = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
+    places = [error["loc"] for error in response.json()["detail"]]
+    assert any(found[: len(place)] == place for found in places)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/invocations"])
+@pytest.mark.parametrize("content_type", ["text/plain", "", "application/jsonx", "multipart/json"])
+def test_another_media_type_is_415(client, path, content_type):
+    response = client.post(path, content=b"{}", headers={"Content-Type": content_type})
+    assert response.status_code == 415
+    assert "application/json" in response.text
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/x+json"]
+)
+def test_json_by_another_name_is_read(client, content_type):
+    body = json.dumps({"equation": "1+1="}).encode()
+    response = client.post("/predict", content=body, headers={"Content-Type": content_type})
+    assert response.status_code == 200
+
+
+def test_batch_answers_in_order_by_one_version(client):
+    response = client.post("/predict/batch", json={"equations": ["95+16=", "7-12=", "0+0="]})
+    assert response.status_code == 200
+    assert response.json()["predicted_answers"] == ["111", "-5", "0"]
+    assert response.json()["model_version"] == "local"
+
+
+def test_batch_rejects_all_and_names_each_equation(client):
+    response = client.post("/predict/batch", json={"equations": ["1+1=", "x", "2+2=", ""]})
+    assert response.status_code == 422
+    places = [error["loc"] for error in response.json()["detail"]]
+    assert places == [["body", "equations", 1], ["body", "equations", 3]]
+
+
+@pytest.mark.parametrize("count", [0, 1025])
+def test_batch_size_is_bounded(client, count):
+    response = client.post("/predict/batch", json={"equations": ["1+1="] * count})
+    assert response.status_code == 422
+
+
+def test_an_equation_on_which_the_model_raises_is_500_and_only_that_one(start_service, tmp_path):
+    model = make_model(tmp_path / "raising", fails_on=Equation(13, "+", 31))
+    client = start_service(model_uri=str(model))
+    response = ask(client, "13+31=")
+    assert (response.status_code, list(response.json())) == (500, ["detail"])
+    assert ask(client, "31+13=").json()["predicted_answer"] == "44"
+    batch = client.post("/predict/batch", json={"equations": ["1+1=", "13+31="]})
+    assert batch.status_code == 500
+
+
+def test_without_a_model_it_is_503_with_retry_after(start_service, tmp_path):
+    client = start_service(model_uri=str(tmp_path / "missing"))
+    for response in (
+        ask(client, "1+1="),
+        client.post("/predict/batch", json={"equations": ["1+1="]}),
+        client.post("/invocations", json={"inputs": ["1+1="]}),
+        client.post("/v2/models/exact/infer", json={}),
+    ):
+        assert response.status_code == 503
+        assert response.headers["Retry-After"] == "2"
+        assert "missing" in response.text

@@ -1,0 +1,186 @@
+"""MLflow's scoring protocol and the Open Inference Protocol, compared with MLflow's own server."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from serving.protocols import MLFLOW_VERSION
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "exact"
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(exact_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    """Return `mlflow models serve`'s application over the same model."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import scoring_server
+    from mlflow.types import ColSpec, Schema
+
+    folder = tmp_path_factory.mktemp("pyfunc")
+    package = folder / "code" / "arithmetic"
+    shutil.copytree(ROOT / "arithmetic", package, ignore=shutil.ignore_patterns("__pycache__"))
+    mlflow.pyfunc.save_model(
+        folder / "model",
+        python_model=str(ROOT / "registry" / "pyfunc_model.py"),
+        artifacts={"model": str(exact_model)},
+        code_paths=[str(package)],
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("string", "equation")]),
+            outputs=Schema([ColSpec("string", "answer")]),
+        ),
+        pip_requirements=["mlflow"],
+    )
+    model = mlflow.pyfunc.load_model(str(folder / "model"))
+    assert mlflow.__version__ == MLFLOW_VERSION
+    return TestClient(scoring_server.init(model), raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["equation"], "data": [["1+2="], ["4-9="]]}},
+        {"dataframe_split": {"columns": ["equation"], "index": [5], "data": [["1+2="]]}},
+        {"dataframe_split": {"columns": ["x", "equation"], "data": [[1, "1+2="]]}},
+        {"dataframe_split": {"columns": ["equation"], "data": []}},
+        {"dataframe_split": {"columns": ["eq"], "data": [["1+2="]]}},
+        {"dataframe_split": {"data": [["1+2="]]}},
+        {"dataframe_split": {"columns": ["equation"], "data": [["1+2=", "3"]]}},
+        {"dataframe_split": [1]},
+        {"dataframe_records": [{"equation": "1+2="}, {"equation": "4-9="}]},
+        {"inputs": [{"equation": "1+2="}, {"equation": "4-9="}]},
+        {"inputs": {"equation": ["1+2=", "4-9="]}},
+        {"inputs": {"equation": "1+2="}},
+        {"inputs": ["1+2=", "4-9="]},
+        {"inputs": []},
+        {"inputs": "1+2="},
+        {"inputs": [{"equation": "1*2="}]},
+        {"inputs": [{"equation": 5}]},
+        {"inputs": [{"question": "1+2="}]},
+        {"inputs": ["1+2="], "params": {"a": 1}},
+        {"inputs": ["1+2="], "instances": ["1+2="]},
+        {"instances": [{"equation": "1+2="}]},
+        {"instances": {"equation": ["1+2=", "4-9="]}},
+        {"instances": ["1+2="]},
+        {"instances": []},
+        {},
+        [1],
+        5,
+    ],
+    ids=lambda body: json.dumps(body)[:60],
+)
+def test_invocations_answers_as_mlflows_own_server(client, mlflow_server, body):
+    theirs = mlflow_server.post("/invocations", json=body)
+    ours = client.post("/invocations", json=body)
+    assert ours.status_code == theirs.status_code, theirs.text
+    assert ours.headers["content-type"] == theirs.headers["content-type"]
+    if ours.status_code == 200:
+        assert ours.json() == theirs.json()
+    else:
+        assert set(ours.json()) == {"error_code", "message"} <= set(theirs.json())
+
+
+def test_ping_and_version_answer_as_mlflows_own_server(client, mlflow_server):
+    for path in ("/ping", "/version"):
+        ours, theirs = client.get(path), mlflow_server.get(path)
+        assert (ours.status_code, ours.text) == (theirs.status_code, theirs.text)
+
+
+@pytest.mark.parametrize("path", ["/invocations", f"/v2/models/{NAME}/infer"])
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"", b"\xff", b"[" * 100_000, b'{"inputs": [' + b"9" * 5000 + b"]}", b'{"inputs": NaN}'],
+    ids=["half", "nothing", "not UTF-8", "deep", "a huge number", "NaN"],
+)
+def test_a_body_that_is_not_valid_json_is_400_in_the_protocols_form(client, path, content):
+    response = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert response.json().keys() <= {"error_code", "message", "error"}
+
+
+@pytest.mark.parametrize(("count", "status"), [(1024, 200), (1025, 400)])
+def test_the_number_of_equations_is_bounded(client, count, status):
+    response = client.post("/invocations", json={"inputs": ["1+2="] * count})
+    assert response.status_code == status
+
+
+TENSOR = {"name": "equation", "datatype": "BYTES", "shape": [1], "data": ["1+1="]}
+
+
+def test_infer_answers_in_the_shape_of_the_equations(client):
+    data = [["1+2=", "7-12="], ["0+0=", "99+99="]]
+    body = {"id": "r1", "inputs": [{**TENSOR, "shape": [2, 2], "data": data}]}
+    for path in ("infer", "versions/local/infer"):
+        response = client.post(f"/v2/models/{NAME}/{path}", json=body)
+        assert response.status_code == 200
+        assert response.json() == {
+            "model_name": NAME,
+            "model_version": "local",
+            "id": "r1",
+            "outputs": [
+                {
+                    "name": "answer",
+                    "datatype": "BYTES",
+                    "shape": [2, 2],
+                    "data": ["3", "-5", "0", "198"],
+                }
+            ],
+        }
+
+
+def test_metadata_and_readiness_of_server_and_model(client):
+    assert client.get("/v2").json()["extensions"] == []
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+    for path in (f"/v2/models/{NAME}", f"/v2/models/{NAME}/versions/local"):
+        assert client.get(f"{path}/ready").json() == {"name": NAME, "ready": True}
+        metadata = client.get(path).json()
+        assert metadata["versions"] == ["local"]
+        assert metadata["inputs"] == [{"name": "equation", "datatype": "BYTES", "shape": [-1]}]
+
+
+@pytest.mark.parametrize("path", ["nobody", f"{NAME}/versions/8"])
+def test_another_model_or_version_is_404(client, path):
+    for response in (
+        client.get(f"/v2/models/{path}"),
+        client.get(f"/v2/models/{path}/ready"),
+        client.post(f"/v2/models/{path}/infer", json={"inputs": [TENSOR]}),
+    ):
+        assert response.status_code == 404
+        assert "not served" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"inputs": []},
+        {"inputs": TENSOR},
+        {"inputs": [TENSOR, TENSOR]},
+        {"inputs": [{**TENSOR, "name": "x"}]},
+        {"inputs": [{**TENSOR, "datatype": "FP32"}]},
+        {"inputs": [{**TENSOR, "shape": [2]}]},
+        {"inputs": [{**TENSOR, "shape": [True]}]},
+        {"inputs": [{**TENSOR, "shape": [-1]}]},
+        {"inputs": [{**TENSOR, "shape": [1] * 9}]},
+        {"inputs": [{**TENSOR, "shape": [1 << 20, 1 << 20], "data": []}]},
+        {"inputs": [{**TENSOR, "data": [1]}]},
+        {"inputs": [{**TENSOR, "data": [[[[[[[[[[["1+1="]]]]]]]]]]]}]},
+        {"inputs": [{**TENSOR, "data": ["1+"]}]},
+        {"inputs": [{**TENSOR, "parameters": {"shared_memory_region": "x"}}]},
+        {"inputs": [{**TENSOR, "parameters": {"binary_data_size": 8}}]},
+        {"inputs": [{**TENSOR, "parameters": 5}]},
+        {"inputs": [TENSOR], "outputs": [{"name": "x"}]},
+        {"inputs": [TENSOR], "outputs": 5},
+        {"inputs": [TENSOR], "outputs": [{"name": "answer", "parameters": {"classification": 3}}]},
+    ],
+    ids=lambda body: json.dumps(body)[:80],
+)
+def test_a_request_against_the_protocol_is_400_with_a_reason(client, body):
+    response = client.post(f"/v2/models/{NAME}/infer", json=body)
+    assert response.status_code == 400
+    assert list(response.json()) == ["error"]

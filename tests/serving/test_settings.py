@@ -1,0 +1,115 @@
+"""Settings: every bad value is an error that names the variable; the cache is private."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from serving.auth import load_keys
+from serving.settings import InvalidSettingsError, Settings, load_settings, open_model_cache
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("MODEL_URI", "models:/x", "models:/NAME@ALIAS"),
+        ("MODEL_URI", "runs:/abc/model", "models:/NAME@ALIAS"),
+        ("PORT", "0", "greater than"),
+        ("PORT", "http", "integer"),
+        ("ROOT_PATH", "api", "/api"),
+        ("MAX_ERROR_RATE", "2", "less than"),
+        ("LOG_FORMAT", "xml", "json"),
+        ("DEADLINE_SECONDS", "nan", "less than"),
+    ],
+)
+def test_an_unusable_value_is_named_with_its_fix(monkeypatch, name, value, hint):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettingsError, match=f"{name} is '{value}'") as error:
+        load_settings()
+    assert hint in error.value.hint
+
+
+def test_every_setting_is_described():
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
+    monkeypatch.setenv("PORT", "")
+    monkeypatch.setenv("API_KEYS", "")
+    assert load_settings().port == 8000
+    assert load_keys(load_settings()) is None
+
+
+def test_the_default_cache_is_private_and_not_in_tmp(monkeypatch, tmp_path):
+    monkeypatch.delenv("MODEL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    directory = open_model_cache(Settings())
+    assert directory.is_relative_to(tmp_path / "home" / "arithmetic-lm")
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_each_model_uri_has_its_own_directory(tmp_path):
+    names = {
+        open_model_cache(Settings(model_cache=tmp_path, model_uri=uri))
+        for uri in ("models:/a@Production", "models:/a@Candidate", "models:/a/1")
+    }
+    assert len(names) == 3
+
+
+def test_a_directory_that_somebody_else_made_is_refused(tmp_path):
+    directory = open_model_cache(Settings(model_cache=tmp_path))
+    directory.rmdir()
+    directory.symlink_to(tmp_path)
+    with pytest.raises(InvalidSettingsError, match="not a directory of this user"):
+        open_model_cache(Settings(model_cache=tmp_path))
+    if os.geteuid() == 0:
+        directory.unlink()
+        directory.mkdir()
+        os.chown(directory, 12345, 12345)
+        with pytest.raises(InvalidSettingsError, match="not a directory of this user"):
+            open_model_cache(Settings(model_cache=tmp_path))
+
+
+def test_a_cache_that_cannot_be_made_is_an_error_with_a_hint(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidSettingsError) as error:
+        open_model_cache(Settings(model_cache=tmp_path / "file"))
+    assert "MODEL_CACHE" in error.value.hint
+
+
+GOOD = "one=" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    "text", ["one", "one=12", f"{GOOD},{GOOD}", f"{GOOD},", "o ne=" + "0" * 64]
+)
+def test_bad_api_keys_are_refused(text):
+    with pytest.raises(InvalidSettingsError, match="API_KEYS"):
+        load_keys(Settings(api_keys=text))
+
+
+def test_api_keys_come_from_a_file_too(tmp_path):
+    file = tmp_path / "keys"
+    with pytest.raises(InvalidSettingsError, match="API_KEYS_FILE"):
+        load_keys(Settings(api_keys_file=file))
+    file.write_text(f"{GOOD}\ntwo={'1' * 64}\n")
+    assert load_keys(Settings(api_keys_file=file)) is not None
+    with pytest.raises(InvalidSettingsError, match="both"):
+        load_keys(Settings(api_keys_file=file, api_keys=GOOD))
+    file.write_text("")
+    with pytest.raises(InvalidSettingsError, match="entry 1"):
+        load_keys(Settings(api_keys_file=file))
+
+
+def test_the_key_command_prints_a_key_that_opens(monkeypatch):
+    command = [sys.executable, "-m", "serving.auth"]
+    done = subprocess.run([*command, "mine"], capture_output=True, text=True, check=True)
+    key, entry = (line.rpartition(": ")[2] for line in done.stdout.splitlines())
+    keys = load_keys(Settings(api_keys=entry))
+    assert keys is not None
+    assert keys.find_name([(b"authorization", f"Bearer {key}".encode())]) == "mine"
+    assert keys.find_name([(b"x-api-key", b"another")]) is None
+    bad = subprocess.run([*command, "a b"], capture_output=True, text=True, check=False)
+    assert (bad.returncode, bad.stderr[:6]) == (1, "error:")
