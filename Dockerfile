@@ -1,15 +1,18 @@
-# The serving image: FastAPI on uvicorn, answering by onnxruntime. It holds no model. The container
-# pulls the version that MODEL_URI names from MLFLOW_TRACKING_URI when it starts.
-# Only instructions that the classic builder knows: no BuildKit needed.
+# The serving image; it holds no model. The container downloads the version that MODEL_URI names:
+#
+#   docker build -t arithmetic-lm .
+#   docker run -p 8000:8000 -e MLFLOW_TRACKING_URI=http://… -e MODEL_URI=models:/arithmetic-lm/2 arithmetic-lm
+#
+# Only instructions of the classic builder: no BuildKit needed.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
-# pip's own variables, given by --build-arg where a network needs them; this stage is not shipped.
+# pip's own variables, by --build-arg where a network needs them; this stage is not shipped.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_DEFAULT_TIMEOUT
 COPY requirements/serving.lock /tmp/serving.lock
-# pip works from an environment of its own, so that none is in the one that is shipped.
+# pip works from an environment of its own, so that the shipped one has none.
 RUN python3 -m venv /opt/pip \
     && python3 -m venv --without-pip /opt/venv \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir --quiet \
@@ -18,21 +21,22 @@ RUN python3 -m venv /opt/pip \
     && find /opt/venv -type d -name tests -prune -exec rm -r {} +
 
 FROM ${BASE}
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin service
+# The cache's owner and mode go into a named volume that is mounted there.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin service \
+    && install -d -o service -g service -m 0700 /var/cache/arithmetic-lm
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
 # Code last: a change to it rebuilds nothing above.
-COPY arithmetic/__init__.py arithmetic/bundle.py arithmetic/config.py arithmetic/engine.py \
-     arithmetic/errors.py arithmetic/grammar.py arithmetic/judging.py arithmetic/layouts.py arithmetic/steps.py \
-     arithmetic/tokenizer.py arithmetic/written.py arithmetic/
-COPY registry/__init__.py registry/errors.py registry/history.py registry/inputs.py \
-     registry/operator.py registry/pull.py registry/signature.py registry/
+COPY arithmetic/ arithmetic/
+COPY registry/ registry/
 COPY serving/ serving/
-ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=8000 \
-    LOG_FORMAT=json
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    HOST=0.0.0.0 PORT=8000 LOG_FORMAT=json MODEL_CACHE=/var/cache/arithmetic-lm \
+    ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
 USER service
+VOLUME /var/cache/arithmetic-lm
 EXPOSE 8000
-# Healthy means that a model is loaded: /health says so and answers 503 otherwise.
+# Healthy: a model is loaded. http.client uses no proxy.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=3 CMD ["python", "-c", \
-    "import json, os, urllib.request as r; u = 'http://127.0.0.1:%s/health' % os.environ['PORT']; exit(not json.load(r.urlopen(u, timeout=2))['model_loaded'])"]
+    "import os; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
 CMD ["python", "-m", "serving"]

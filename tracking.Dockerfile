@@ -1,15 +1,16 @@
-# The tracking server of compose.yaml: mlflow as locked for development, and nothing else.
+# The MLflow server of compose.yaml: mlflow as locked for development, and nothing else.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_DEFAULT_TIMEOUT
 COPY requirements/dev.lock /tmp/dev.lock
+# As constraints, the lock's versions hold and its hashes do not.
 RUN python3 -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --quiet --disable-pip-version-check \
         --constraint /tmp/dev.lock mlflow
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tracking \
-    && mkdir /store && chown tracking:tracking /store
+    && install -d -o tracking -g tracking /store
 ENV PATH=/opt/venv/bin:$PATH
 USER tracking
 WORKDIR /store

@@ -118,18 +118,19 @@ def registry_errors() -> Iterator[None]:
     import requests
     from mlflow.exceptions import MlflowException
 
+    expected = (MlflowException, requests.RequestException)
     for logger in ("mlflow", "alembic"):  # importing MLflow sets levels of its own
         logging.getLogger(logger).setLevel(logging.ERROR)
     try:
         yield
-    except (MlflowException, requests.RequestException, *_database_errors()) as error:
+    except expected + _database_errors() as error:
         raise _translate(error) from error
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
     """Return the database's exceptions; SQLAlchemy is not installed beside mlflow-skinny."""
     sqlalchemy = sys.modules.get("sqlalchemy.exc")
-    return (sqlite3.Error, *((sqlalchemy.SQLAlchemyError,) if sqlalchemy else ()))
+    return (sqlite3.Error, sqlalchemy.SQLAlchemyError) if sqlalchemy else (sqlite3.Error,)
 
 
 def public(uri: str) -> str:

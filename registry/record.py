@@ -124,13 +124,11 @@ def find_version(client: "MlflowClient", model_digest: str) -> "ModelVersion | N
 
 
 def _get_or_create_experiment(client: "MlflowClient") -> str:
-    from mlflow.entities import LifecycleStage
-
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         location = artifact_location(tracking_uri())
         return client.create_experiment(EXPERIMENT, location, _EXPERIMENT_TAGS)
-    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+    if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     for key, value in _EXPERIMENT_TAGS.items():
         if key not in experiment.tags:
@@ -140,12 +138,10 @@ def _get_or_create_experiment(client: "MlflowClient") -> str:
 
 def _find_finished_run(client: "MlflowClient", experiment: str, lock: DvcLock) -> str | None:
     """Return the run of this lock; delete the ones that a kill or a failure left unfinished."""
-    from mlflow.entities import RunStatus
-
     query = f"tags.{RUN_TAG} = '{lock.short_digest}'"
     finished = None
     for run in client.search_runs([experiment], query, order_by=["attributes.start_time"]):
-        if run.info.status != RunStatus.to_string(RunStatus.FINISHED):
+        if run.info.status != "FINISHED":
             client.delete_run(run.info.run_id)
         elif finished is None:
             finished = run.info.run_id
@@ -209,6 +205,7 @@ def _log_model(
 ) -> None:
     """Log the model directory as a pyfunc model of the run, in place of unregistered ones."""
     import mlflow.pyfunc
+    import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
@@ -241,7 +238,7 @@ def _log_model(
                     inputs=Schema([ColSpec("string", "equation")]),
                     outputs=Schema([ColSpec("string", "answer")]),
                 ),
-                input_example={"equation": example},
+                input_example=pd.DataFrame({"equation": example}),
                 pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
                 tags={DIGEST_TAG: model_digest},
             )

@@ -8,7 +8,9 @@
 """
 
 import os
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from registry.exceptions import RegistryError, UntrustedModelError
 
@@ -84,9 +86,7 @@ def _key(variable: str) -> Path | None:
     return Path(name)
 
 
-def _library(module: str):
-    from importlib import import_module
-
+def _library(module: str) -> Any:
     try:
         return import_module(f"model_signing.{module}")
     except ImportError as error:

@@ -41,6 +41,11 @@ SHARD = 20_000  # equations of one certification task
 DECODED_SHARD = 5_000
 FIRST_FAILURES = 100
 OUTCOMES = list(formats.Outcome._fields)
+COUNTED = {  # in the report, besides the wrong answers
+    "hallucinations": "hallucination",
+    "infinite_generation": "infinite_generation",
+    "out_of_range": "out_of_range",
+}
 
 
 def evaluate(
@@ -68,7 +73,7 @@ def evaluate(
         "complete": grammar.is_listed,
         **count(domain),
         "minimum_margin": round_margin(domain),
-        **{name: int(domain[name].sum()) for name in OUTCOMES[1:]},
+        **count_outcomes(domain),
         "by_operation": {
             name: {**count(group), "minimum_margin": round_margin(group)}
             for name, group in by_operation
@@ -82,7 +87,7 @@ def evaluate(
         "never_trained_on": count(new),
         "test": {
             **count(in_test),
-            **{name: int(in_test[name].sum()) for name in OUTCOMES[1:]},
+            **count_outcomes(in_test),
             "by_answer_length": by_length(in_test),
             **search_beams(test, in_test, params, grammar),
         },
@@ -186,6 +191,11 @@ def count(rows: pd.DataFrame) -> dict[str, Any]:
     errors, equations = int(rows["wrong"].sum()), len(rows)
     exact = round(1 - errors / equations, 8) if equations else None
     return {"errors": errors, "equations": equations, "exact_match": exact}
+
+
+def count_outcomes(rows: pd.DataFrame) -> dict[str, int]:
+    """Return how often each kind of wrong answer occurs."""
+    return {name: int(rows[column].sum()) for name, column in COUNTED.items()}
 
 
 def by_length(rows: pd.DataFrame) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Generate the equations to train, validate and test on: `python -m stages.generate`.
 
-Reads   params.yaml (`generate`), hard_cases.csv: equations that a served model got wrong
-        (`make hard-cases`), which go into the training split
+Reads   params.yaml (`generate`), hard_cases.csv: equations that a model got wrong (`make
+        hard-cases` adds those of a service), which are oversampled in the training split
 Writes  data/train.csv, data/validation.csv, data/test.csv, metrics/data_summary.csv
 
 Every equation of the domain gets a weight (`stages.sampling`). One weighted draw without
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from arithmetic.errors import InvalidEquationError, InvalidParamsError, cli_errors
-from arithmetic.grammar import OPERATIONS, Grammar, answer_length, render
+from arithmetic.grammar import OPERATIONS, Equation, Grammar, answer_length, render
 from stages import sampling
 from stages.dataset import SPLITS, split_path
 from stages.params import Generate, load_params
@@ -89,7 +89,7 @@ def draw(
 
 
 def frame(operation: str, a: np.ndarray, b: np.ndarray, numbers: list[np.ndarray]) -> pd.DataFrame:
-    """The rows of a CSV."""
+    """Return the rows of a CSV."""
     first, second = a.tolist(), b.tolist()
     answers = [render(row) for row in zip(*(column.tolist() for column in numbers), strict=True)]
     return pd.DataFrame(
@@ -103,15 +103,15 @@ def frame(operation: str, a: np.ndarray, b: np.ndarray, numbers: list[np.ndarray
     )
 
 
-def generate(params: Generate, hard_cases: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+def generate(params: Generate, hard_cases: Sequence[Equation] = ()) -> dict[str, pd.DataFrame]:
     """Generate the three splits by name, rows shuffled.
 
     Args:
-        hard_cases: equations (`951+11=`) for the training split: they leave the other splits, and
-            those that were not drawn are added to `train_size`.
+        hard_cases: equations (`951+11=`) of the domain for the training split: they leave the
+            other splits, and `hard_case_copies` of each are added to `train_size`.
 
     Raises:
-        InvalidParamsError: the domain is too small, or a hard case is outside it.
+        InvalidParamsError: the domain is too small.
     """
     rng = np.random.default_rng(params.seed)
     grammar = params.grammar
@@ -127,32 +127,34 @@ def generate(params: Generate, hard_cases: Sequence[str] = ()) -> dict[str, pd.D
     for name, parts in zip(SPLITS, frames, strict=True):
         joined = pd.concat(parts, ignore_index=True)
         splits[name] = joined.iloc[rng.permutation(len(joined))].reset_index(drop=True)
-    return with_hard_cases(splits, grammar, hard_cases) if hard_cases else splits
+    return add_hard_cases(splits, params, hard_cases)
 
 
-def with_hard_cases(
-    splits: dict[str, pd.DataFrame], grammar: Grammar, texts: Sequence[str]
+def add_hard_cases(
+    splits: dict[str, pd.DataFrame], params: Generate, equations: Sequence[Equation]
 ) -> dict[str, pd.DataFrame]:
-    """Return the splits with every hard case in training and in no other."""
-    try:
-        hard = list(dict.fromkeys(grammar.parse(text) for text in texts))
-    except InvalidEquationError as error:
-        raise InvalidParamsError(f"{HARD_CASES}: {error}", error.hint) from error
+    """Return the splits with copies of every hard case in training and none in the others."""
+    if not equations:
+        return splits
     parts = []
-    for operation in grammar.operations:
-        rows = [(one.operand_1, one.operand_2) for one in hard if one.operation == operation]
+    for operation in params.operations:
+        rows = [(e.operand_1, e.operand_2) for e in equations if e.operation == operation]
         if rows:
             a, b = np.array(rows, np.int64).T
             numbers = OPERATIONS[operation].compute(a, b)
             parts.append(frame(operation, a, b, list(numbers)))
     added = pd.concat(parts, ignore_index=True)
     kept = {name: data[~data["equation"].isin(added["equation"])] for name, data in splits.items()}
-    kept["train"] = pd.concat([kept["train"], added])
+    kept["train"] = pd.concat([kept["train"], *[added] * params.hard_case_copies])
     return {name: data.reset_index(drop=True) for name, data in kept.items()}
 
 
-def read_hard_cases() -> list[str]:
-    """Read the column `equation` of hard_cases.csv; raise InvalidParamsError if there is none."""
+def read_hard_cases(grammar: Grammar) -> list[Equation]:
+    """Read hard_cases.csv; equations outside the grammar are reported and left out.
+
+    Raises:
+        InvalidParamsError: the file has no column `equation`.
+    """
     try:
         column = pd.read_csv(HARD_CASES, usecols=["equation"], dtype=str)["equation"]
     except (OSError, ValueError) as error:
@@ -160,7 +162,13 @@ def read_hard_cases() -> list[str]:
             f"cannot read hard cases from {HARD_CASES}: {error}",
             "restore it with git, or write one line into it: equation",
         ) from error
-    return [str(text) for text in column]
+    equations: dict[Equation, None] = {}
+    for text in column:
+        try:
+            equations[grammar.parse(str(text))] = None
+        except InvalidEquationError as error:
+            print(f"{HARD_CASES}: leaving out {text!r}: {error}")
+    return list(equations)
 
 
 def summarize(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -174,7 +182,8 @@ def summarize(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def main() -> None:
     """Run the stage."""
     with cli_errors():
-        splits = generate(load_params().generate, read_hard_cases())
+        params = load_params().generate
+        splits = generate(params, read_hard_cases(params.grammar))
         for name in SPLITS:
             path = split_path(name)
             path.parent.mkdir(exist_ok=True)

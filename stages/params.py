@@ -45,6 +45,7 @@ class Generate(Section):
         zeros_and_nines_share: of + and -, share of digit pairs heavy in 0 and 9.
         cells_share: share drawn so that every token of the scratchpad sees each combination of its
             dependencies equally often.
+        hard_case_copies: how often the training split repeats each equation of hard_cases.csv.
     """
 
     seed: Seed
@@ -56,6 +57,7 @@ class Generate(Section):
     cascade_share: Share
     zeros_and_nines_share: Share
     cells_share: Share
+    hard_case_copies: Count
 
     @property
     def grammar(self) -> Grammar:

@@ -1,11 +1,9 @@
-"""How likely each equation of a domain is to be drawn for training.
+"""Weight the equations of a domain for the training data.
 
-Uniform draws leave out what rarely happens and is easily got wrong: carries that run through many
-digits, zeros and nines, some cell of a digit table in one state of the carry. Every function gives
-weights over the equations that it is given, [N], summing to about 1.
-
-A small domain is listed and weighted. Of one too large to list, candidates are drawn that follow
-the mix already.
+Uniform draws leave out what is rare and difficult: carries through many digits, zeros and nines,
+some combination of a token's dependencies. Every function returns weights over the equations it is
+given, [N], summing to about 1. Of a domain too large to list, candidates are drawn that follow the
+mix already.
 """
 
 from collections.abc import Callable
@@ -20,8 +18,7 @@ from stages.params import Generate
 # Candidates of a domain too large to list.
 POOL = 1_000_000
 
-# Is this pair of digits on the edge? For a sum 9 (a carry from the right runs through), for a
-# difference equality (so does a borrow).
+# Whether a pair of digits is on the edge of a carry or borrow: one from the right runs through.
 EDGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "+": lambda x, y: x + y == 9,
     "-": lambda x, y: x == y,
@@ -29,7 +26,7 @@ EDGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def pair_table(operation: str, cascade_share: float, zeros_and_nines_share: float) -> np.ndarray:
-    """Probability of each pair of digits at one position: [10, 10], summing to 1."""
+    """Return the probability of each pair of digits at one position: [10, 10], summing to 1."""
     x, y = np.meshgrid(np.arange(10), np.arange(10), indexing="ij")
     edge = EDGES[operation](x, y) / 10
     heavy_digit = np.where(np.isin(np.arange(10), (0, 9)), 0.3, 0.05)
@@ -39,7 +36,7 @@ def pair_table(operation: str, cascade_share: float, zeros_and_nines_share: floa
 
 
 def by_pairs(a: np.ndarray, b: np.ndarray, digits: int, table: np.ndarray) -> np.ndarray:
-    """Product of the pairs' probabilities over the digit positions."""
+    """Return the product of the pairs' probabilities over the digit positions."""
     weights = np.ones(len(a))
     for position in range(digits):
         weights *= table[a // 10**position % 10, b // 10**position % 10]
@@ -47,8 +44,10 @@ def by_pairs(a: np.ndarray, b: np.ndarray, digits: int, table: np.ndarray) -> np
 
 
 def by_second_operand(b: np.ndarray, digits: int) -> np.ndarray:
-    """Uniform but for the second operand's digits, drawn as 1 : 2 : 3 : …; short divisors have
-    long quotients, and one in a hundred divisors is short."""
+    """Return weights uniform but for the second operand's length, drawn as 1 : 2 : 3 : ….
+
+    Short divisors have long quotients, and one in a hundred divisors is short.
+    """
     length = np.ones_like(b)
     for position in range(1, digits):
         length += b >= 10**position
@@ -57,10 +56,10 @@ def by_second_operand(b: np.ndarray, digits: int) -> np.ndarray:
 
 
 def by_cells(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
-    """Every token equally likely, then each combination of what it looks at, then each equation.
+    """Weight every token equally, then each combination of its dependencies, then each equation.
 
-    A token that needs the states of several earlier ones is a table with that many cells; drawn
-    evenly, no cell of any token stays unseen, however rare it is among the equations.
+    A token that depends on several earlier ones is a table with a cell for each combination; drawn
+    evenly, no cell stays unseen, however rare it is among the equations.
     """
     columns = formats.build_columns(operation, a, b, digits)
     weights = np.zeros(len(a))
@@ -77,7 +76,7 @@ def by_cells(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.nd
 def candidates(
     grammar: Grammar, operation: str, params: Generate, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct equations to draw from, and the weight of each in the mix that `generate` asks for.
+    """Return distinct equations to draw from, and their weights in the mix of `generate`.
 
     Args:
         count: equations that will be drawn of them.
@@ -106,9 +105,12 @@ def candidates(
 def pool(
     grammar: Grammar, operation: str, params: Generate, count: int, rng: np.random.Generator
 ) -> Operands:
-    """About `count` distinct equations of a large domain: half with operands of any length alike
-    (uniform operands are nearly all of full length, and short answers would never be seen), half
-    of full length; of + and -, pairs of digits by `pair_table`."""
+    """Return about `count` distinct equations of a large domain.
+
+    Half have operands of any length alike (uniform operands are nearly all of full length, and
+    short answers would never be seen), half of full length; the pairs of digits of + and - are
+    drawn by `pair_table`.
+    """
     digits = grammar.digits
     table = _table(operation, params).ravel() if operation in EDGES else np.full(100, 0.01)
     pairs = rng.choice(100, size=(count, digits), p=table)

@@ -1,0 +1,124 @@
+"""Test which store is opened: addresses, moved stores, errors that say what to do."""
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import registry.client
+from registry import MODEL_NAME
+from registry.client import open_client, repository_root, tracking_uri
+from registry.download import download, resolve
+from registry.exceptions import RegistryError, RegistryUnreachableError
+from registry.record import record
+from tests.registry.conftest import use_store
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("address", [None, "sqlite:///mlflow.db"])
+def test_default_and_relative_addresses_mean_the_repository_root(monkeypatch, tmp_path, address):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    if address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    (tmp_path / "dvc.yaml").touch()  # another DVC project is no place for our store
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri() == f"sqlite:///{REPOSITORY}/mlflow.db"
+
+
+def test_experiment_copy_uses_the_store_of_its_repository(monkeypatch, tmp_path):
+    copy = tmp_path / "repository/.dvc/tmp/exps/tmp1a2b/registry/client.py"
+    monkeypatch.setattr(registry.client, "__file__", str(copy))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///stores/a.db?timeout=9")
+    assert repository_root() == tmp_path / "repository"
+    assert tracking_uri() == f"sqlite:///{tmp_path}/repository/stores/a.db?timeout=9"
+
+
+def test_server_address_is_left_as_it_is(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:secret@mlflow.example")
+    assert tracking_uri() == "https://user:secret@mlflow.example"
+    assert registry.client.public(tracking_uri()) == "https://mlflow.example"
+
+
+def test_moved_store_works_and_nothing_is_written_to_the_old_place(versions, monkeypatch, tmp_path):
+    moved = tmp_path / "moved"
+    versions.parent.rename(moved)
+    use_store(monkeypatch, moved / "store")
+    ref = resolve(f"models:/{MODEL_NAME}/1")
+    assert download(ref, tmp_path / "models").is_dir()
+    client = open_client()
+    (moved / "project-1/reports/evaluation.json").touch()
+    assert not record(moved / "project-1").is_new_run
+    client.delete_model_version(MODEL_NAME, "2")
+    assert record(moved / "project-2").version == "4"
+    assert not versions.parent.exists()
+
+
+def test_copied_store_leaves_the_original_alone(versions, monkeypatch, tmp_path):
+    shutil.copytree(versions, tmp_path / "copy")
+    files = sorted(versions.rglob("*"))
+    use_store(monkeypatch, tmp_path / "copy")
+    open_client().delete_model_version(MODEL_NAME, "1")
+    assert record(versions.parent / "project-1").is_new_version
+    assert sorted(versions.rglob("*")) == files
+    assert download(resolve(f"models:/{MODEL_NAME}/2"), tmp_path / "models").is_dir()
+
+
+def test_store_killed_while_it_was_made_is_made_again(monkeypatch, tmp_path):
+    use_store(monkeypatch, tmp_path)
+    (tmp_path / "mlflow.db.draft").write_bytes(b"half of a database")
+    assert open_client().search_experiments()
+    assert not (tmp_path / "mlflow.db.draft").exists()
+
+
+def test_damaged_store_is_an_error_with_a_hint(monkeypatch, tmp_path):
+    use_store(monkeypatch, tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(RegistryUnreachableError, match=r"mlflow\.db.*not a database") as raised:
+        open_client()
+    assert "dvc repro" in raised.value.hint
+
+
+def test_locked_store_is_an_error_with_a_hint(store, monkeypatch):
+    monkeypatch.setattr(registry.client, "sqlite3", FastSqlite)
+    with sqlite3.connect(store / "mlflow.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RegistryUnreachableError, match="locked"):
+            open_client()
+
+
+class FastSqlite:
+    """Let sqlite3 wait a moment, not five seconds, for a lock."""
+
+    Error = sqlite3.Error
+
+    @staticmethod
+    def connect(path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=0.01)
+
+
+def test_address_of_no_store_is_an_error_with_a_hint(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://nowhere")
+    with pytest.raises(RegistryError, match="gopher") as raised:
+        open_client()
+    assert "MLFLOW_TRACKING_URI" in raised.value.hint
+
+
+def test_loopback_bypasses_a_proxy_and_other_hosts_name_it(server, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "example.com")
+    assert open_client().search_experiments()
+    assert os.environ["no_proxy"] == "example.com,localhost,127.0.0.1,::1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://registry.invalid:5000")
+    with pytest.raises(RegistryUnreachableError, match=r"through the proxy http://127\.0\.0\.1:9"):
+        resolve(f"models:/{MODEL_NAME}/1")
+
+
+def test_users_own_settings_of_mlflow_are_kept(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    open_client()
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"

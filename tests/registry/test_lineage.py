@@ -1,0 +1,127 @@
+"""Test the links from a version to its commit and data, and that a broken one is found."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from registry import DIGEST_TAG, MODEL_NAME
+from registry.client import open_client
+from registry.exceptions import BrokenLineageError, VersionNotFoundError
+from registry.lineage import lineage
+from registry.record import record
+from tests.registry.project import make_project
+from tests.registry.test_promotion import Candidate, candidate_url  # noqa: F401
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    subprocess.run(["git", "-C", root, *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def committed(store: Path, tmp_path: Path) -> Path:
+    """Return a project in git whose run was recorded first and committed afterwards."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    (root / "hard_cases.csv").write_text("equation\n")
+    (root / ".gitignore").write_text("/data/\n/model/\n")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "Start")
+    record(make_project(root))
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "Train")
+    return root
+
+
+def states(links) -> dict[str, bool]:
+    result: dict[str, bool] = {}
+    for link in links:
+        result[link.ends] = result.get(link.ends, True) and link.is_checked
+    return result
+
+
+def test_every_link_of_a_committed_version_is_checked(committed):
+    links = lineage(committed, "1")
+    assert states(links) == dict.fromkeys(
+        ["version -> model", "version -> run", "run -> dvc.lock", "dvc.lock -> commit",
+         "commit -> code", "dvc.lock -> data"], True
+    )  # fmt: skip
+    assert all(str(link).startswith("= ") for link in links)
+
+
+def test_uncommitted_experiment_and_missing_data_are_reported_as_unchecked(versions, tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path / "elsewhere"], check=True)
+    links = states(lineage(tmp_path / "elsewhere", "2"))
+    assert not links["dvc.lock -> commit"]
+    assert not links["dvc.lock -> data"]
+    assert links["version -> run"]
+    assert "commit -> code" not in links
+
+
+def test_experiment_is_found_through_its_ref(committed):
+    git(committed, "update-ref", "refs/exps/ab/cd/lower-rate", "HEAD")
+    git(committed, "reset", "--hard", "-q", "HEAD~1")
+    assert states(lineage(committed, "1"))["dvc.lock -> commit"]
+
+
+def test_lineage_starts_at_the_service(committed, candidate_url, monkeypatch):  # noqa: F811
+    digest = open_client().get_model_version(MODEL_NAME, "1").tags[DIGEST_TAG]
+    monkeypatch.setattr(Candidate, "health", {"model_version": "1", "model_digest": digest})
+    assert states(lineage(committed, None, candidate_url))["answer -> version"]
+    monkeypatch.setattr(Candidate, "health", {"model_version": "1", "model_digest": "0" * 64})
+    with pytest.raises(BrokenLineageError, match="answer -> version"):
+        lineage(committed, None, candidate_url)
+
+
+def artifact(store: Path, name: str) -> Path:
+    (path,) = store.glob(f"mlartifacts/*/artifacts/{name}")
+    return path
+
+
+def edit_report(root: Path, store: Path) -> None:
+    path = artifact(store, "reports/evaluation.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"errors": 1}))
+
+
+def edit_lock(root: Path, store: Path) -> None:
+    path = artifact(store, "dvc.lock")
+    path.write_text(path.read_text().replace("seed: 1", "seed: 2"))
+
+
+def edit_code(root: Path, store: Path) -> None:
+    (root / "hard_cases.csv").write_text("equation\n1+1=\n")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "--amend", "-m", "Other code, same lock")
+    git(root, "reflog", "expire", "--expire=now", "--all")
+
+
+def lose_run(root: Path, store: Path) -> None:
+    client = open_client()
+    client.delete_run(client.get_model_version(MODEL_NAME, "1").run_id)
+
+
+def lose_lock(root: Path, store: Path) -> None:
+    artifact(store, "dvc.lock").unlink()
+
+
+def lose_model(root: Path, store: Path) -> None:
+    shutil.rmtree(store / "mlartifacts" / "models")
+
+
+@pytest.mark.parametrize(
+    "break_link", [edit_report, edit_lock, edit_code, lose_run, lose_lock, lose_model]
+)
+def test_broken_link_is_an_error(committed, store, break_link):
+    break_link(committed, store)
+    with pytest.raises(BrokenLineageError) as raised:
+        lineage(committed, "1")
+    assert raised.value.hint
+
+
+def test_without_a_version_or_production_there_is_nothing_to_trace(committed):
+    with pytest.raises(VersionNotFoundError, match="no version is Production"):
+        lineage(committed)

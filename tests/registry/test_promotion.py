@@ -1,0 +1,198 @@
+"""Test promotion and rollback by aliases, through the gate."""
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from arithmetic.errors import InvalidParamsError
+from registry import DIGEST_TAG, MODEL_NAME, PREVIOUS, PRODUCTION
+from registry.client import open_client
+from registry.exceptions import PromotionRefusedError, VersionNotFoundError
+from registry.promotion import promote, read_gate, rollback
+from registry.service_health import CandidateCheck
+from registry.versions import alias_target
+
+
+@pytest.fixture
+def params(versions: Path) -> Path:
+    """Return the folder with the params.yaml of the gate; the store has three versions."""
+    return versions.parent / "project-1"
+
+
+def aliases() -> tuple[str | None, str | None]:
+    client = open_client()
+    return alias_target(client, PRODUCTION), alias_target(client, PREVIOUS)
+
+
+def test_promotion_moves_both_aliases_and_tags_the_version(params):
+    promote("1", params)
+    assert aliases() == ("1", None)
+    done = promote("02", params, reason="fewer parameters")
+    assert aliases() == ("2", "1")
+    assert "version 2 of arithmetic-lm is Production now, before: version 1" in str(done)
+    tags = open_client().get_model_version(MODEL_NAME, "2").tags
+    assert tags["reason"] == "fewer parameters"
+    assert tags["promoted_at"]
+    assert "@" in tags["promoted_by"]
+    assert "already" in str(promote("2", params))
+    assert aliases() == ("2", "1")
+
+
+def test_gate_refuses_and_changes_nothing_but_an_override_passes(params):
+    promote("1", params)
+    with pytest.raises(PromotionRefusedError, match=r"90 errors.*90 errors, Prod") as raised:
+        promote("3", params)
+    assert "OVERRIDE_GATE" in raised.value.hint
+    with pytest.raises(PromotionRefusedError, match="reason"):
+        promote("3", params, override=" ")
+    assert aliases() == ("1", None)
+    done = promote("3", params, override="a demonstration")
+    assert len(done.overridden) == 2
+    tags = open_client().get_model_version(MODEL_NAME, "3").tags
+    assert tags["reason"] == "gate overridden: a demonstration"
+
+
+def test_gate_ignores_tags_that_were_edited_by_hand(params):
+    open_client().set_model_version_tag(MODEL_NAME, "3", "errors", "0")
+    with pytest.raises(PromotionRefusedError, match="90 errors"):
+        promote("3", params)
+
+
+def test_rollback_swaps_the_aliases_one_step(params):
+    promote("1", params)
+    promote("2", params)
+    rollback()
+    assert aliases() == ("1", "2")
+    rollback(reason="it was the network")
+    assert aliases() == ("2", "1")
+
+
+def test_rollback_refuses_after_a_move_by_hand_and_names_the_command(params):
+    with pytest.raises(VersionNotFoundError, match="no version is Production"):
+        rollback()
+    promote("1", params)
+    with pytest.raises(PromotionRefusedError, match="Previous"):
+        rollback()
+    promote("2", params)
+    open_client().set_registered_model_alias(MODEL_NAME, PRODUCTION, "3")
+    with pytest.raises(PromotionRefusedError, match="moved by hand") as raised:
+        rollback()
+    assert "make promote VERSION=1" in raised.value.hint
+    assert aliases() == ("3", "1")
+
+
+def test_promotion_killed_before_production_moves_is_completed_by_a_repeat(params, monkeypatch):
+    promote("1", params)
+    client_class = type(open_client())
+    move = client_class.set_registered_model_alias
+
+    def interrupted(self, name, alias, version):
+        if alias == PRODUCTION:
+            raise KeyboardInterrupt
+        move(self, name, alias, version)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client_class, "set_registered_model_alias", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            promote("2", params)
+    assert aliases() == ("1", "1")
+    promote("2", params)
+    assert aliases() == ("2", "1")
+
+
+def test_unknown_version_names_those_that_exist(params):
+    with pytest.raises(VersionNotFoundError, match="no version 9") as raised:
+        promote("9", params)
+    assert "1, 2, 3" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("promote: {max_errors: 0}\npromote: {max_errors: 90}\n", "promote in lines 1, 2"),
+        ("promote: {max_errors: 0, max_eror_rate: 1.0}\n", "max_eror_rate"),
+        ("train: {seed: 1}\n", "promote"),
+    ],
+)
+def test_gate_with_a_mistake_is_refused(tmp_path, text, message):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InvalidParamsError, match=message):
+        read_gate(tmp_path)
+
+
+class Candidate(http.server.BaseHTTPRequestHandler):
+    """Answer /health as a service does."""
+
+    health: ClassVar[dict[str, object]] = {}
+
+    def do_GET(self) -> None:
+        body = json.dumps(self.health).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def candidate_url() -> Iterator[str]:
+    """Run a service's /health."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Candidate)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("health", "clause"),
+    [
+        ({"accuracy": {"checked": 1000, "wrong": 0, "failed": 0}}, None),
+        ({"accuracy": {"checked": 999, "wrong": 0, "failed": 0}}, "checked 999 of 1,000"),
+        ({"accuracy": {"checked": 5000, "wrong": 1, "failed": 0}}, "counted 1 errors"),
+        ({"accuracy": {"checked": 5000, "wrong": 0, "failed": 2}}, "counted 2 errors"),
+        ({"model_version": "2"}, "serves version 2"),
+        ({"model_digest": "0"}, "serves version 1"),
+    ],
+)
+def test_candidate_service_must_have_answered_without_an_error(
+    params, candidate_url, monkeypatch, health, clause
+):
+    digest = open_client().get_model_version(MODEL_NAME, "1").tags[DIGEST_TAG]
+    served = {"model_version": "1", "model_digest": digest}
+    monkeypatch.setattr(Candidate, "health", served | health)
+    check = CandidateCheck(candidate_url, 1000)
+    if clause is None:
+        assert promote("1", params, candidate=check).version == "1"
+        return
+    with pytest.raises(PromotionRefusedError, match=clause):
+        promote("1", params, candidate=check)
+
+
+def test_candidate_service_that_is_down_is_a_violation(params):
+    with pytest.raises(PromotionRefusedError, match="does not answer"):
+        promote("1", params, candidate=CandidateCheck("http://127.0.0.1:9", 1))
+
+
+def test_command_line_prints_error_and_hint(versions):
+    open_client()  # corrects the locations in the copy of the store, which it reports
+    done = subprocess.run(
+        [sys.executable, "-m", "registry.promotion", "99"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert lines[0] == "error: arithmetic-lm has no version 99"
+    assert lines[1].startswith("hint: ")

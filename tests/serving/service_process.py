@@ -1,0 +1,129 @@
+"""Run the real service process, and speak HTTP/1.1 with it over raw sockets."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAD_END = b"\r\n\r\n"
+
+
+@dataclass
+class Service:
+    """Hold a running service; `log` is its stderr and stdout."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log: Path
+
+    def connect(self) -> socket.socket:
+        """Return a new connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=15)
+
+    def ask(self, raw: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send bytes on a new connection and read one response."""
+        with self.connect() as connection:
+            connection.sendall(raw)
+            return read_response(connection)
+
+    def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Send a GET request."""
+        return self.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+    def health(self) -> dict[str, object]:
+        """Return the body of /health."""
+        return dict(json.loads(self.get("/health")[2]))
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+
+def question(equation: str, *headers: str) -> bytes:
+    """Return POST /predict as a client writes it."""
+    body = json.dumps({"equation": equation}).encode()
+    lines = ["POST /predict HTTP/1.1", "Host: x", "Content-Type: application/json"]
+    lines += [f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of the next response; ConnectionError if it was cut."""
+    received = b""
+    while HEAD_END not in received:
+        received += _receive(connection)
+    head, _, body = received.partition(HEAD_END)
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    while len(body) < int(headers["content-length"]):
+        body += _receive(connection)
+    return int(first.split()[1]), headers, body
+
+
+def _receive(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise ConnectionError("the connection was cut within a response")
+    return data
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def run_service(log: Path, ready: bool = True, **settings: object) -> Iterator[Service]:
+    """Run `python -m serving`; end it by SIGTERM, and by force if that fails.
+
+    Args:
+        ready: wait until /readyz answers 200, else until the port answers.
+        settings: the environment; None removes a variable.
+    """
+    port = free_port()
+    changes = {"PORT": port, "OMP_NUM_THREADS": 1, **settings}
+    environment = dict(os.environ)
+    for name, value in changes.items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = str(value)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    service = Service(process, port, log)
+    try:
+        _wait(service, ready)
+        yield service
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(service: Service, ready: bool) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and service.process.poll() is None:
+        try:
+            if service.get("/readyz")[0] == 200 or not ready:
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"the service is not ready: {service.log.read_text()}")

@@ -1,0 +1,189 @@
+"""The real process: its start, its environment, a real registry, whatever it must not touch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from arithmetic import artifacts
+from tests.serving.model_directories import make_model
+from tests.serving.service_process import ROOT, free_port, question, run_service
+
+BLOCKED_PROXY = dict.fromkeys(
+    ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9"
+)
+
+
+def start_badly(**settings: object) -> tuple[int, str]:
+    environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+    done = subprocess.run(
+        [sys.executable, "-m", "serving"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_bad_setting_is_an_error_and_a_hint():
+    status, text = start_badly(PORT="x")
+    assert status == 1
+    assert text.startswith("error: PORT is 'x'\nhint: ")
+
+
+def test_a_busy_port_is_an_error_and_a_hint(exact_model):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        status, text = start_badly(PORT=busy.getsockname()[1], MODEL_URI=exact_model)
+    assert status == 1
+    assert "error: cannot listen on 127.0.0.1:" in text
+    assert "Traceback" not in text
+
+
+def test_nothing_is_written_outside_the_cache_and_no_name_is_looked_up(tmp_path, exact_model):
+    """A local model: no MLflow, no pandas, no torch, no telemetry, no file in the home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, socket, sys\n"
+        "def lookup(*arguments, **more):\n"
+        "    print('LOOKUP', arguments, file=sys.stderr, flush=True)\n"
+        "    return original(*arguments, **more)\n"
+        "original, socket.getaddrinfo = socket.getaddrinfo, lookup\n"
+        "atexit.register(lambda: print('MODULES', *sys.modules, file=sys.stderr, flush=True))\n"
+    )
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    settings = {"MODEL_URI": exact_model, "HOME": home, "CI": None, "XDG_CACHE_HOME": None}
+    log = tmp_path / "log"
+    with run_service(log, PYTHONPATH=os.pathsep.join(paths), **settings) as service:
+        assert service.ask(question("1+1="))[0] == 200
+        assert service.get("/docs")[0] == 200
+        service.terminate()
+        assert service.process.wait(10) == 0
+    lines = log.read_text().splitlines()
+    assert not [line for line in lines if line.startswith("LOOKUP")]
+    (modules,) = (line.split() for line in lines if line.startswith("MODULES"))
+    assert not {"mlflow", "pandas", "torch"} & set(modules)
+    assert "onnxruntime" in modules
+    assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_a_path_prefix_is_kept_in_documentation_and_redirects(tmp_path, exact_model):
+    """The proxy strips the prefix, so the service sees paths without it."""
+    with run_service(tmp_path / "log", MODEL_URI=exact_model, ROOT_PATH="/api") as service:
+        assert service.ask(question("1+1="))[0] == 200
+        page = service.get("/docs")[2].decode()
+        assert 'src="/api/static-offline-docs/' in page
+        assert "'/api/openapi.json'" in page
+        location = service.get("/livez/")[1]["location"]
+        assert location == "http://x/api/livez"
+        assert service.get("/")[1]["location"] == "/api/docs"
+
+
+def test_logs_are_json_with_a_bug_inside(tmp_path, exact_model):
+    settings = {"MODEL_URI": exact_model, "LOG_FORMAT": "json", "LOG_SAMPLE": 1}
+    with run_service(tmp_path / "log", **settings) as service:
+        service.ask(question("1+1=", "X-Request-ID: r-1"))
+        service.terminate()
+        service.process.wait(10)
+    records = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= record.keys() for record in records)
+    (request,) = (record for record in records if record.get("request_id") == "r-1")
+    assert (request["route"], request["status"]) == ("/predict", 200)
+
+
+# A real MLflow server
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory):
+    """Run an MLflow server over an empty store; return its address."""
+    root = tmp_path_factory.mktemp("mlflow")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--serve-artifacts"]
+    command += ["--artifacts-destination", str(root / "artifacts")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
+    import urllib.request
+
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            opener.open(f"{address}/health", timeout=5)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("the MLflow server did not start")
+
+
+def register(address: str, directory: Path) -> str:
+    """Register a model directory as a version, by MLflow's own client; return its number."""
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelStatus
+    from mlflow.exceptions import MlflowException
+
+    from registry import DIGEST_TAG, EXPERIMENT, MODEL_NAME, MODEL_PATH
+
+    client = MlflowClient(address, address)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        experiment = client.get_experiment(client.create_experiment(EXPERIMENT))
+    model = client.create_logged_model(experiment.experiment_id, MODEL_NAME)
+    staged = directory.parent / f"staged-{model.model_id}" / MODEL_PATH
+    shutil.copytree(directory, staged)
+    client.log_model_artifacts(model.model_id, str(staged.parents[1]))
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    try:
+        client.create_registered_model(MODEL_NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {DIGEST_TAG: artifacts.digest(directory)}
+    source, number = f"models:/{model.model_id}", model.model_id
+    version = client.create_model_version(MODEL_NAME, source, tags=tags, model_id=number)
+    return str(version.version)
+
+
+def test_a_real_registry_is_followed_past_a_proxy_and_its_loss_survived(tmp_path, mlflow_server):
+    from mlflow import MlflowClient
+
+    numbers = [register(mlflow_server, make_model(tmp_path / f"m{n}", seed=n)) for n in range(2)]
+    client = MlflowClient(mlflow_server, mlflow_server)
+    client.set_registered_model_alias("arithmetic-lm", "Production", numbers[0])
+    settings = {"MLFLOW_TRACKING_URI": mlflow_server, **BLOCKED_PROXY, "no_proxy": None}
+    with run_service(tmp_path / "log", **settings) as service:
+        health = service.health()
+        assert (health["model_version"], health["source"]) == (numbers[0], "registry")
+        client.set_registered_model_alias("arithmetic-lm", "Production", numbers[1])
+        deadline = time.monotonic() + 3  # the promise
+        while service.health()["model_version"] != numbers[1]:
+            assert time.monotonic() < deadline
+            assert service.ask(question("1+1="))[0] == 200
+            time.sleep(0.05)
+    client.delete_registered_model_alias("arithmetic-lm", "Production")
+    (state,) = (tmp_path / "cache").glob("*/state.json")
+    assert [v["version"] for v in json.loads(state.read_text())["known_good"]] == numbers
+    with run_service(tmp_path / "log", ready=False, **settings) as service:
+        assert service.health()["model_loaded"] is False  # a registry that answers is believed
