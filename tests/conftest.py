@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from serving.settings import Settings
-from tests.small_project import dvc, make_project
+from tests.small_project import commit, dvc, make_project
 
 # The same cases in every run, and no case too slow on a busy machine.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -38,7 +38,7 @@ def _no_user_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a project after one `dvc repro`; copy it, never change it.
+    """Return a project after one `dvc repro`, committed; copy it, never change it.
 
     The workers of pytest-xdist share it.
     """
@@ -50,7 +50,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not finished.exists():
             shutil.rmtree(root, ignore_errors=True)
             make_project(root)
-            finished.write_text(dvc(root, "repro"))
+            output = dvc(root, "repro")
+            commit(root, "Run the pipeline")
+            finished.write_text(output)
     return root
 
 

@@ -17,16 +17,19 @@ from stages.export import DecoderBuilder
 OPSET = 23
 
 
-def random_model(operations: str, digits: int, attention: str, seed: int = 1) -> Transformer:
+def random_model(
+    operations: str, digits: int, attention: str, layers: int = 2, heads: int = 4
+) -> Transformer:
     """Return a model whose logits differ at every position: the head is not zero."""
     lengths = [fmt.lengths(digits) for fmt in get_formats(operations)]
-    shape = {"d_model": 16, "layers": 2, "heads": 4, "mlp_ratio": 2, "attention": attention}
+    shape = {"d_model": 16, "layers": layers, "heads": heads, "attention": attention}
     config = ModelConfig(
         vocabulary_size=VOCABULARY_SIZE,
         sequence_lengths=[part.prompt + part.generated - 1 for part in lengths],
+        mlp_ratio=2,
         **shape,
     )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(1)
     model = Transformer(config).initialize(generator).eval()
     with torch.no_grad():
         for parameter in (model.head, model.tokens, *model.positions):

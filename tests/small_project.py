@@ -42,7 +42,7 @@ def write_params(path: Path, content: Mapping[str, Any]) -> None:
 def make_project(root: Path) -> Path:
     """Copy the files of the repository as they are now, with small params, into a git repository.
 
-    Its store lies in it, and so does its DVC remote, `root`-remote.
+    Neither outputs nor files that no stage needs are copied.
     """
     root.mkdir(parents=True)
     command = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
@@ -50,6 +50,8 @@ def make_project(root: Path) -> Path:
         if (ROOT / name).is_file() and not name.startswith(LEFT_OUT):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
+    (root / "docs").mkdir()
+    (root / "docs" / "index.md").write_text("A folder below the root.\n")
     write_params(root / "params.yaml", small_params())
     git(root, "init", "-q", "-b", "main")
     commit(root, "Add a small pipeline")

@@ -1,242 +1,205 @@
-"""The proof: the pass agrees with decoding, and every kind of failure is counted."""
-
-import stages  # noqa: F401, I001
+"""The evaluation counts every equation once and every failure as itself, NaN among them."""
 
 import json
+from pathlib import Path
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
-from arithmetic import bundle, layouts
-from arithmetic import grammar as grammar_module
-from arithmetic.config import ModelConfig, load_config
-from arithmetic.decoding import BeamDecoder
-from arithmetic.errors import Problem
+from arithmetic import artifacts, formats, grammar
 from arithmetic.grammar import Grammar
-from arithmetic.model import Transformer
+from arithmetic.inference import OnnxModel
 from arithmetic.tokenizer import END, IDS
-from stages.certify import Equations, Prover, Provers
-from stages.evaluate import evaluate, picked, read_equations
-from stages.tally import Tally
-from stages.export import export
-from stages.params import validate
-from benchmarks import certify_full
-from benchmarks.small import params as small_params
+from stages import evaluate, export
+from stages.certify import Equations
+from stages.dataset import read_split
+from stages.evaluate import (
+    BY_LENGTH,
+    METRICS,
+    REPORT,
+    choose_decoded,
+    classify_rows,
+    count,
+    count_outcomes,
+    round_margin,
+)
+from stages.params import Evaluate, load_params
 
-PARAMS = validate(small_params()).evaluate
-
-
-def whole_domain(folder, operation) -> Equations:
-    return Equations(operation, *load_config(folder).grammar.equations(operation))
-
-
-def test_the_pass_decoding_and_the_graph_agree_on_every_equation(tiny_bundle):
-    """Three ways to the same verdict, on a model that is right on some and wrong on others."""
-    prover = Prover(tiny_bundle)
-    verdicts = []
-    for operation in "+-":
-        equations = whole_domain(tiny_bundle, operation)
-        margins, decoded = prover.margins(equations), prover.decode(equations)
-        assert (prover.graph(equations) == decoded).all()
-        reference = layouts.sequences(
-            operation, equations.operand_1, equations.operand_2, prover.digits
-        )[:, prover.prompt :]
-        assert ((decoded == reference).all(1) == (margins > 0)).all()
-        verdicts += (margins > 0).tolist()
-    assert any(verdicts)
-    assert not all(verdicts), "an exact model would make this test blind: train it less"
+GRAMMAR = Grammar(("+", "-"), 9)
+PARAMS = Evaluate(seed=1, lowest_margins=20, random_sample=20, sampled_equations=40, beam_width=1)
 
 
-def test_a_beam_of_one_is_greedy_and_the_graph_follows_every_width(tiny_bundle):
-    """One exported graph for every width; a wide beam answers some equations otherwise."""
-    prover = Prover(tiny_bundle)
-    changed = 0
-    for operation in "+-":
-        equations = whole_domain(tiny_bundle, operation)
-        greedy = prover.decode(equations)
-        assert (prover.beam(equations, 1) == greedy).all()
-        for width in (2, 3, 8):
-            found = prover.beam(equations, width)
-            assert (prover.graph(equations, width) == found).all()
-            changed += int((found != greedy).any(1).sum())
-    assert changed, "an exact model would make this test blind: train it less"
+def run_evaluation(**changes: object) -> dict:
+    data = [read_split(name, GRAMMAR) for name in ("test", "train")]
+    return evaluate.evaluate(*data, PARAMS.model_copy(update=changes))
 
 
-def test_a_beam_finds_the_most_probable_sequence():
-    """Against every sequence there is, where the beam is as wide as they are many."""
-    shape = ModelConfig(3, (4,), 8, 1, 2, 2, "content")
-    model = Transformer(shape).initialise(torch.Generator().manual_seed(1)).eval()
-    with torch.no_grad():
-        model.head.normal_(generator=torch.Generator().manual_seed(2))
-    prompt = torch.tensor([[0, 1]])
-    endings = torch.cartesian_prod(torch.arange(3), torch.arange(3))
-    with torch.no_grad():
-        logits = model(torch.cat([prompt.expand(9, 2), endings[:, :1]], 1), 0, first_logit=1)
-    scores = torch.log_softmax(logits, -1).gather(-1, endings[:, :, None]).sum((1, 2))
-    found = BeamDecoder(model, 0, 2)(prompt, torch.zeros(3))
-    assert found[0].tolist() == endings[scores.argmax()].tolist()
+@pytest.fixture
+def report(workspace: Path) -> dict:
+    """Return what the stage writes."""
+    evaluate.main()
+    return json.loads(REPORT.read_bytes())
 
 
-def test_the_test_split_is_decoded_by_beam_search_when_asked(tiny_bundle):
-    test = [whole_domain(tiny_bundle, operation) for operation in "+-"]
-    report = evaluate(tiny_bundle, test, [], PARAMS.model_copy(update={"beam_width": 4}))
-    beam = report["test"]["beam"]
-    assert (beam["width"], beam["equations"]) == (4, 200)
-    assert beam["answers_changed"] > 0
-    assert "beam" not in evaluate(tiny_bundle, test, [], PARAMS)["test"]
-
-
-def test_a_domain_too_large_to_list_is_sampled(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(grammar_module, "LARGEST_LISTED", 150)
-    few = (np.array([0, 9]), np.array([9, 0]))
-    monkeypatch.setattr("stages.domain.edge_cases", lambda *_: few)
-    params = PARAMS.model_copy(update={"sampled_equations": 40})
-    report = evaluate(tiny_bundle, [], [], params)
-    assert report["complete"] is False
-    found = report["sampled"]
-    assert found["edge_cases"] == 4
-    assert found["edge_cases"] + found["random"] == report["equations"] <= 44
-    assert found["edge_case_errors"] + found["random_errors"] == report["errors"] > 0
-    assert found["random_errors"] / found["random"] < found["error_rate_at_most"] <= 1
-
-
-def test_the_number_of_processes_changes_nothing(tiny_bundle):
-    equations = whole_domain(tiny_bundle, "-")
-    with Provers(tiny_bundle, 1) as one, Provers(tiny_bundle, 2) as two:
-        for method in ("margins", "decode"):
-            assert (one.run(method, equations, 7) == two.run(method, equations, 7)).all()
-
-
-def test_the_report_counts_every_equation_once(pipeline):
-    report = json.loads((pipeline / "metrics" / "evaluation.json").read_text())
-    assert report["equations"] == 200
+def test_report_counts_every_equation_once(report, workspace):
     assert report["domain"] == {"operations": ["+", "-"], "max_operand": 9}
-    assert report["complete"] is True
-    for part in (report, report["test"]):
-        for groups in (part["by_operation"], part["by_answer_length"]):
-            assert sum(group["equations"] for group in groups.values()) == part["equations"]
-            assert sum(group["errors"] for group in groups.values()) == part["errors"]
-    assert report["test"]["equations"] == 20
+    assert (report["complete"], report["equations"]) == (True, 200)
+    for part in (report["by_operation"], report["by_answer_length"]):
+        assert sum(group["equations"] for group in part.values()) == 200
+        assert sum(group["errors"] for group in part.values()) == report["errors"]
+    test_lengths = report["test"]["by_answer_length"].values()
+    assert sum(group["equations"] for group in test_lengths) == report["test"]["equations"] == 20
     assert report["never_trained_on"]["equations"] == 200 - 120
-    assert report["decoding_differs_from_pass"] == 0
-    assert report["graph_differs_from_decoding"] == 0
-    assert report["bundle_sha256"] == bundle.digest(pipeline / "bundle")
+    assert report["decoding_differs_from_pass"] == report["graph_differs_from_decoding"] == 0
+    assert report["errors"] <= report["decoded"] <= 200
+    assert report["model_digest"] == artifacts.digest(workspace / "model")
+    decoder = workspace / "model" / artifacts.decoder_path("add_subtract")
+    assert report["decoders_sha256"] == {"add_subtract": artifacts.file_digest(decoder)}
+    margins = [group["minimum_margin"] for group in report["by_operation"].values()]
+    assert report["minimum_margin"] == min(margins) < 0
+    assert "sampled" not in report
+    assert "beam" not in report["test"]
 
 
-def test_errors_are_those_of_decoding_everything(pipeline):
-    """The shortcut's count is the plain count."""
-    report = json.loads((pipeline / "metrics" / "evaluation.json").read_text())
-    folder = pipeline / "bundle"
-    prover = Prover(folder)
-    errors = 0
-    for operation, sign in (("+", 1), ("-", -1)):
-        equations = whole_domain(folder, operation)
-        exact = equations.operand_1 + sign * equations.operand_2
-        for row, right in zip(prover.decode(equations), exact, strict=True):
-            answer = layouts.read_answer(operation, row, prover.digits)
-            errors += answer.text != str(right) or not answer.ended
-    assert report["errors"] == errors
+def test_metrics_are_five_flat_figures_and_lengths_are_a_plot(report):
+    metrics = json.loads(METRICS.read_bytes())
+    assert metrics == {
+        **{name: report[name] for name in ("errors", "equations", "exact_match", "minimum_margin")},
+        "test_exact_match": report["test"]["exact_match"],
+    }
+    lengths = pd.read_csv(BY_LENGTH)
+    sums = lengths.groupby("equations_of")[["equations", "errors"]].sum()
+    assert sums["equations"].to_dict() == {"domain": 200, "test": 20}
+    assert sums.loc["domain", "errors"] == report["errors"]
 
 
-def test_a_broken_model_is_reported_and_not_hidden(tiny_bundle, pipeline):
-    """Scrambled weights: no calculator stands behind the answers, so they become wrong."""
-    path = tiny_bundle / "weights.safetensors"
-    weights = {name: tensor.flip(0) for name, tensor in load_file(path).items()}
-    save_file(weights, path)
-    for operation, graph in export(tiny_bundle, opset=17).items():
-        (tiny_bundle / operation).write_bytes(graph)
-    grammar = load_config(tiny_bundle).grammar
-    data = pipeline / "data"
-    report = evaluate(
-        tiny_bundle,
-        read_equations(data / "test.csv", grammar),
-        read_equations(data / "train.csv", grammar),
-        PARAMS,
-    )
+def test_errors_are_those_of_decoding_everything(report, workspace):
+    model = OnnxModel(workspace / "model")
+    texts = [f"{a}{operation}{b}=" for operation in "+-" for a in range(10) for b in range(10)]
+    equations = [GRAMMAR.parse(text) for text in texts]
+    wrong = {
+        str(equation): answer.text
+        for equation, answer in zip(equations, model.answer(equations), strict=True)
+        if answer.text != grammar.solve(equation) or not answer.ended
+    }
+    assert report["errors"] == len(wrong) > 0
+    assert {f["equation"]: f["predicted"] for f in report["first_failures"]} == wrong
+
+
+def test_report_is_the_same_for_one_and_two_workers(workspace, monkeypatch):
+    monkeypatch.setattr(evaluate, "SHARD", 30)
+    monkeypatch.setattr(evaluate, "DECODED_SHARD", 7)
+    one = run_evaluation(beam_width=2)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    assert json.dumps(run_evaluation(beam_width=2)) == json.dumps(one)
+
+
+def test_report_does_not_depend_on_the_size_of_the_decoded_sample(workspace):
+    few = run_evaluation(lowest_margins=0, random_sample=0)
+    all_of_them = run_evaluation(lowest_margins=200, random_sample=200)
+    assert (few.pop("decoded"), all_of_them.pop("decoded")) == (few["errors"], 200)
+    assert few == all_of_them
+
+
+def test_beam_search_of_the_test_split_is_reported_where_asked(workspace):
+    beam = run_evaluation(beam_width=4)["test"]["beam"]
+    assert (beam["width"], beam["equations"]) == (4, 20)
+    assert 0 <= beam["answers_changed"] <= 20
+
+
+def test_large_domain_is_sampled_with_a_bound(workspace, monkeypatch):
+    monkeypatch.setattr(grammar, "LARGEST_LISTED", 150)
+    few = np.array([0, 9]), np.array([9, 0])
+    monkeypatch.setattr("stages.domain.edge_cases", lambda *_: few)
+    report = run_evaluation()
+    sampled = report["sampled"]
+    assert report["complete"] is False
+    assert sampled["edge_cases"] == 4
+    assert sampled["edge_cases"] + sampled["random"] == report["equations"] <= 44
+    assert sampled["edge_case_errors"] + sampled["random_errors"] == report["errors"] > 0
+    assert sampled["random_errors"] / sampled["random"] < sampled["error_rate_bound"] <= 1
+    assert sampled["confidence"] == 0.95
+
+
+def test_broken_model_is_reported_as_broken(workspace):
+    path = workspace / "model" / artifacts.WEIGHTS
+    save_file({name: tensor.flip(0) for name, tensor in load_file(path).items()}, path)
+    export.main()
+    report = run_evaluation()
     assert report["errors"] > 150
-    assert report["smallest_margin"] < 0
-    assert len(report["first_failures"]) == 100
+    assert report["minimum_margin"] < 0
+    assert len(report["first_failures"]) == evaluate.FIRST_FAILURES
     assert report["test"]["exact_match"] < 0.5
+    assert report["graph_differs_from_decoding"] == 0
 
 
-def judged(answer: list[int], end: int) -> Tally:
-    """One sum, 1+1=, answered by these two answer tokens and this last token."""
-    tally = Tally()
-    one = np.array([1])
-    tally.add("+", np.array([1]))
-    generated = np.array([[0, 2, *answer, end]])
-    tally.judge(Equations("+", one, one), generated, ["2"], Grammar(("+",), 9))
-    return tally
+def test_decoder_of_other_weights_is_noticed(workspace):
+    path = workspace / "model" / artifacts.WEIGHTS
+    save_file({name: tensor.flip(0) for name, tensor in load_file(path).items()}, path)
+    assert run_evaluation()["graph_differs_from_decoding"] > 100
+
+
+@pytest.mark.parametrize("place", [0, 250, 499])
+def test_nan_margins_are_failures_wherever_they_stand(place):
+    margins = np.full(500, 9.0, np.float32)
+    margins[place] = np.nan
+    few = PARAMS.model_copy(update={"lowest_margins": 1, "random_sample": 1})
+    rows = choose_decoded(margins, few, np.random.default_rng(1))
+    assert place in rows
+    assert len(rows) <= 3
+    assert np.isnan(round_margin(pd.DataFrame({"margin": margins})))
+
+
+def test_model_of_nan_weights_has_errors_and_a_nan_margin(workspace):
+    path = workspace / "model" / artifacts.WEIGHTS
+    save_file({name: tensor * np.nan for name, tensor in load_file(path).items()}, path)
+    export.main()
+    report = run_evaluation()
+    assert report["errors"] == 200
+    assert np.isnan(report["minimum_margin"])
 
 
 @pytest.mark.parametrize(
     ("answer", "end", "kind"),
     [
-        ([2, 0], END, None),
-        ([3, 0], END, "errors"),
-        ([IDS["="], 0], END, "hallucinations"),
-        ([2, 0], 0, "infinite_generation"),
-        ([9, 9], END, "out_of_range"),
+        ([IDS["+"], 2, 0], END, None),
+        ([IDS["+"], 3, 0], END, "errors"),
+        ([IDS["="], 2, 0], END, "hallucinations"),
+        ([IDS["+"], 2, 0], 0, "infinite_generation"),
+        ([IDS["+"], 9, 9], END, "out_of_range"),
     ],
 )
 def test_each_kind_of_failure_is_counted_as_itself(answer, end, kind):
-    report = judged(answer, end).report()
+    one = np.array([1])
+    steps = formats.get_format("+").lengths(1).scratchpad
+    generated = np.array([[*[0] * steps, *answer, end]])
+    rows = classify_rows(Equations("+", one, one), generated, pd.RangeIndex(1), GRAMMAR)
     kinds = ("hallucinations", "infinite_generation", "out_of_range")
-    assert {name: report[name] for name in kinds} == {name: int(name == kind) for name in kinds}
-    assert report["errors"] == int(kind is not None)
+    assert count_outcomes(rows) == {name: int(name == kind) for name in kinds}
+    assert count(rows)["errors"] == int(kind is not None)
+    assert rows["expected"].tolist() == ["2"]
 
 
-def test_answer_ranges_follow_from_the_domain():
-    grammar = Grammar(("+", "-"), 999)
-    assert grammar.answer_range("+") == (0, 1998)
-    assert grammar.answer_range("-") == (-999, 999)
-    assert grammar.answer_range("*") == (0, 998_001)
-    assert grammar.answer_range("/") == (0, 999)
-
-
-def test_quotients_are_judged_by_both_numbers():
-    """87/4= is 21r3: right, with another remainder, and out of range."""
-    grammar = Grammar(("/",), 99)
-    a, b = np.array([87]), np.array([4])
-    right = layouts.sequences("/", a, b, 2)[:, layouts.prompt_length(2) :]
+def test_quotients_are_compared_in_both_numbers():
+    divisions = Grammar(("/",), 99)
+    equation = Equations("/", np.array([87]), np.array([4]))
+    right = formats.encode_sequences(*equation, 2)[:, 6:]
     wrong = right.copy()
-    wrong[0, -2] = 9
-    for generated, errors in ((right, 0), (wrong, 1)):
-        tally = Tally()
-        tally.add("/", np.array([2]))
-        tally.judge(Equations("/", a, b), generated, ["21r3"], grammar)
-        report = tally.report()
-        assert (report["errors"], report["out_of_range"]) == (errors, 0)
-        assert report["by_answer_length"]["2"]["errors"] == errors
+    wrong[0, -3] = 9  # the remainder's ones
+    rows = [
+        classify_rows(equation, ids, pd.RangeIndex(1), divisions).iloc[0] for ids in (right, wrong)
+    ]
+    assert [row["predicted"] for row in rows] == ["21r3", "21r9"]
+    assert [bool(row["wrong"]) for row in rows] == [False, True]
 
 
-def test_a_margin_that_is_no_number_is_decoded_and_refused():
-    """NaN compares as false: it must prove nothing, neither here nor at the gate."""
-    margins = {"+": np.full(500, np.nan), "-": np.full(500, 9.0)}
-    few = PARAMS.model_copy(update={"lowest_margins": 1, "random_sample": 1})
-    rows = picked(margins, few, np.random.default_rng(1))
-    assert len(rows["+"]) == 500
-    assert len(rows["-"]) <= 2
+def test_exact_match_of_nothing_is_none():
+    assert count(pd.DataFrame({"wrong": []})) == {"errors": 0, "equations": 0, "exact_match": None}
 
 
-def test_a_killed_process_of_the_evaluation_is_one_sentence(tiny_bundle):
-    with Provers(tiny_bundle, 1) as provers:
-        equations = whole_domain(tiny_bundle, "+")
-        provers.run("margins", equations)
-        [process] = provers._pool._processes.values()
-        process.kill()
-        with pytest.raises(Problem, match=r"ended from outside.*run `dvc repro`"):
-            provers.run("margins", equations)
-
-
-def test_decoding_everything_by_the_graphs_counts_the_same_errors(tiny_bundle, pipeline):
-    """`make certify-full` finds errors where there are some; this model makes many."""
-    evaluation = json.loads((pipeline / "metrics" / "evaluation.json").read_text())
-    wrong = 0
-    with Provers(tiny_bundle, 1) as provers:
-        for operation in "+-":
-            every = whole_domain(tiny_bundle, operation)
-            wrong += len(certify_full.wrong_answers(every, provers.run("graph", every), 1))
-    assert wrong == evaluation["errors"] > 0
+def test_params_of_the_small_pipeline_are_the_ones_above(workspace):
+    params = load_params().evaluate
+    assert (params.lowest_margins, params.random_sample) == (20, 20)

@@ -1,163 +1,163 @@
-"""`dvc repro` as a user sees it: what reruns, what comes from the cache, what is recorded."""
+"""`dvc repro` and `dvc exp run` as users see them: what runs, is cached and is registered."""
 
 import json
 import re
 import shutil
-import subprocess
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-import yaml
 
-from benchmarks.small import dvc_environment, git
-from tests.conftest import dvc
+from registry.dvc_lock import md5, read_lock, read_yaml
+from stages import evaluate, export, generate, train
+from tests.small_project import dvc, git, small_params, write_params
 
-
-def status(root: Path) -> dict[str, list[object]]:
-    """Stages that DVC would rerun, but for the one that always runs."""
-    changed: dict[str, list[object]] = json.loads(dvc(root, "status", "--json"))
-    assert changed.pop("record", ["always changed"]) == ["always changed"]
-    return changed
+STAGES = ("generate", "train", "export", "evaluate")
 
 
-def edit(root: Path, name: str) -> None:
-    """A change of bytes that changes no behaviour."""
-    path = root / name
-    path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+@pytest.fixture(scope="module")
+def viewed(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the pipeline whose files may be edited, and are not run."""
+    return Path(shutil.copytree(pipeline, tmp_path_factory.mktemp("viewed") / "project"))
 
 
-def test_nothing_is_stale_after_a_run(pipeline):
-    """`record` has never run here, which DVC says of it; the others are as dvc.lock has them."""
-    changed = json.loads(dvc(pipeline, "status", "--json"))
-    assert set(changed) <= {"record"}
+def stale_stages(root: Path) -> set[str]:
+    """Return the stages that DVC would run, but for the one that always runs."""
+    return set(json.loads(dvc(root, "status", "--json"))) - {"register"}
 
 
-@pytest.mark.parametrize(
-    ("name", "stale"),
-    [
-        ("README.md", set()),
-        ("arithmetic/errors.py", set()),
-        ("serving/app.py", set()),
-        ("arithmetic/decoding.py", {"export", "evaluate"}),
-        ("stages/evaluate.py", {"evaluate"}),
-        ("stages/export.py", {"export"}),
-        ("arithmetic/model.py", {"train", "export", "evaluate"}),
-        ("stages/generate.py", {"generate"}),
-    ],
-)
-def test_an_edit_touches_only_what_depends_on_it(workspace, name, stale):
-    edit(workspace, name)
-    changed = json.loads(dvc(workspace, "status", "--json"))
-    assert set(changed) - {"record"} == stale
+def registered_versions(root: Path) -> list[int]:
+    with closing(sqlite3.connect(root / "mlflow.db")) as store:
+        rows = store.execute("SELECT version FROM model_versions ORDER BY version")
+        return [int(version) for (version,) in rows]
 
 
-@pytest.mark.slow
-def test_a_seed_there_and_back(workspace):
-    """Another seed: no new data, a second version. Back again: from the cache, no third one."""
-    first = dvc(workspace, "repro")
-    assert "version 1 of arithmetic-lm, new" in first
-    lock = (workspace / "dvc.lock").read_text()
-
-    second = dvc(workspace, "exp", "run", "-S", "train.seed=2")
-    assert "Stage 'generate' didn't change, skipping" in second
-    assert "Running stage 'train'" in second
-    assert "version 2 of arithmetic-lm, new" in second
-
-    dvc(workspace, "params", "diff")
-    git(workspace, "checkout", "-q", "params.yaml")
-    third = dvc(workspace, "repro")
-    assert "Running stage 'train'" not in third
-    assert "Stage 'train' is cached - skipping run" in third
-    assert "already recorded" in third
-    assert "version 1 of arithmetic-lm" in third
-    assert (workspace / "dvc.lock").read_text() == lock
-    assert status(workspace) == {}
-
-    # The files are the truth: a lost store is made again from them.
-    for name in ("mlflow.db", "mlartifacts"):
-        path = workspace / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert "version 1 of arithmetic-lm, new" in dvc(workspace, "repro")
+def ran_stages(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "stages/train.py"])
-def test_what_was_edited_after_its_stage_is_not_recorded(workspace, name):
-    """The lock must not come to say that other params or code made this model."""
-    lock = (workspace / "dvc.lock").read_bytes()
-    if name == "params.yaml":
-        params = yaml.safe_load((workspace / name).read_text())
-        params["train"]["seed"] = 7
-        (workspace / name).write_text(yaml.safe_dump(params))
-    else:
-        edit(workspace, name)
-    done = subprocess.run(
-        ["python", "-m", "dvc", "repro", "--single-item", "record"],
-        cwd=workspace,
-        env=dvc_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "run `dvc repro`" in done.stderr
-    assert (workspace / "dvc.lock").read_bytes() == lock
+def test_metrics_table_is_narrow_and_has_no_empty_row(viewed):
+    lines = dvc(viewed, "metrics", "show").splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "Path",
+        "metrics/evaluation.json",
+        "metrics/training.json",
+    ]
+    assert max(map(len, lines)) <= 120
+    figures = [line.split()[1:] for line in lines]
+    assert len(figures[0]) == 6
+    assert all(set(row) != {"-"} for row in figures)
 
 
-@pytest.mark.slow
-def test_a_clone_without_the_cache_arrives_at_the_same_lock(workspace, tmp_path):
-    git(workspace, "add", "-A")
-    git(workspace, "commit", "-q", "-m", "with outputs")
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "-q", str(workspace), str(clone))
-    before = (clone / "dvc.lock").read_text()
-    dvc(clone, "repro", "--force", "evaluate")
-    assert (clone / "dvc.lock").read_text() == before
-    assert git(clone, "status", "--porcelain", "bundle", "metrics") == ""
+def test_edit_makes_stale_what_depends_on_it(viewed):
+    assert stale_stages(viewed) == set()
+    for names, stale in (
+        (("README.md", "arithmetic/errors.py", "serving/app.py", "stages/progress.py"), set()),
+        (("stages/export.py",), {"export"}),
+        (("arithmetic/decoding.py",), {"export", "evaluate"}),
+        (("arithmetic/model.py",), {"train", "export", "evaluate"}),
+    ):
+        for name in names:
+            with (viewed / name).open("a", encoding="utf-8") as file:
+                file.write("\n# edited\n")
+        assert stale_stages(viewed) == stale
 
 
-@pytest.mark.parametrize(
-    ("stage", "arguments"),
-    [
-        ("generate", ["--summary", "s.csv"]),
-        ("train", []),
-        ("export", []),
-        ("evaluate", []),
-    ],
-)
-def test_bad_params_stop_every_stage_with_one_sentence(workspace, stage, arguments):
-    params = yaml.safe_load((workspace / "params.yaml").read_text())
-    params["train"]["sede"] = 1
-    (workspace / "params.yaml").write_text(yaml.safe_dump(params))
-    done = subprocess.run(
-        ["python", "-m", f"stages.{stage}", *arguments],
-        cwd=workspace,
-        env=dvc_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr == "error: params.yaml: unknown key train.sede; did you mean seed?\n"
-
-
-def test_each_stage_runs_by_itself_on_the_committed_files(workspace):
-    """`python -m stages.evaluate` writes the bytes that DVC has."""
-    before = (workspace / "metrics" / "evaluation.json").read_bytes()
-    subprocess.run(
-        ["python", "-m", "stages.evaluate"],
-        cwd=workspace,
-        env=dvc_environment(),
-        capture_output=True,
-        check=True,
-    )
-    assert (workspace / "metrics" / "evaluation.json").read_bytes() == before
-
-
-def test_no_output_holds_a_time_a_path_or_a_run(pipeline):
-    """What differs from run to run must not be in a DVC output."""
-    for name in ("bundle", "metrics"):
+def test_outputs_contain_no_time_path_or_run(pipeline):
+    for name in ("data", "metrics", "model", "reports"):
         for path in filter(Path.is_file, (pipeline / name).rglob("*")):
             content = path.read_bytes()
             assert str(pipeline).encode() not in content
             assert b"run_id" not in content
             assert not re.search(rb"20[0-9]{2}-[0-9]{2}-[0-9]{2}", content)
+
+
+@pytest.mark.parametrize("stage", [generate, train, export, evaluate])
+def test_invalid_params_stop_every_stage(workspace, stage, capsys):
+    params = small_params()
+    params["train"]["sede"] = 1
+    write_params(workspace / "params.yaml", params)
+    with pytest.raises(SystemExit) as exit_status:
+        stage.main()
+    assert exit_status.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: params.yaml: unknown key train.sede\nhint: did you mean seed?\n"
+    )
+
+
+@pytest.mark.slow
+def test_lost_store_is_registered_again_and_nothing_else_runs(project):
+    (project / "mlflow.db").unlink()
+    shutil.rmtree(project / "mlartifacts")
+    output = dvc(project, "repro")
+    assert ran_stages(output) == ["register"]
+    assert "registered: arithmetic-lm version 1" in output
+    assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_seed_changed_and_changed_back(project):
+    """Another seed: no new data, version 2. Back again: from the cache, no third version."""
+    params = small_params()
+    params["train"]["seed"] = 2
+    committed = (project / "params.yaml").read_bytes()
+    write_params(project / "params.yaml", params)
+    output = dvc(project, "repro")
+    assert ran_stages(output) == ["train", "export", "evaluate", "register"]
+    assert "registered: arithmetic-lm version 2" in output
+
+    table = dvc(project, "exp", "show", "--only-changed", "--md")
+    header = next(line for line in table.splitlines() if line.startswith("|"))
+    columns = [cell.strip() for cell in header.strip("|").split("|")]
+    assert "train.seed" in columns
+    assert len(columns) <= 12, columns
+
+    (project / "params.yaml").write_bytes(committed)
+    output = dvc(project, "repro")
+    assert ran_stages(output) == ["register"]
+    assert "Stage 'train' is cached" in output
+    assert "already registered: arithmetic-lm version 1" in output
+    assert registered_versions(project) == [1, 2]
+    assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_experiment_in_a_copy_registers_in_the_repository(project):
+    output = dvc(project, "exp", "run", "--temp", "-S", "train.seed=6")
+    assert "registered: arithmetic-lm version 2" in output
+    assert git(project, "status", "--porcelain") == ""
+    # The address that the README gives, from a folder below; the stages come from the cache.
+    relative = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    output = dvc(project / "docs", "exp", "run", "--temp", "-S", "train.seed=6", **relative)
+    assert "already registered: arithmetic-lm version 2" in output
+    assert registered_versions(project) == [1, 2]
+    assert list(project.rglob("mlflow.db")) == [project / "mlflow.db"]
+
+
+@pytest.mark.slow
+def test_experiment_with_a_small_number_runs_to_the_end(project):
+    """DVC writes 1e-05, which YAML 1.1 reads as text."""
+    setting = "train.adamw_learning_rate=0.00001"
+    output = dvc(project, "exp", "run", "-S", setting, "-S", "train.decay_steps=10")
+    assert "registered: arithmetic-lm version 2" in output
+    assert "1e-05" in (project / "params.yaml").read_text()
+    assert read_lock(project).params["train.adamw_learning_rate"] == 1e-05
+    assert read_yaml(project / "params.yaml")["train"]["adamw_learning_rate"] == 1e-05
+
+
+@pytest.mark.slow
+def test_clone_with_windows_line_ends_and_without_cache_arrives_at_the_same_lock(
+    pipeline, tmp_path
+):
+    clone = tmp_path / "clone"
+    git(tmp_path, "-c", "core.autocrlf=true", "clone", "-q", str(pipeline), str(clone))
+    git(clone, "config", "core.autocrlf", "true")
+    code = {path: digest for path, digest in read_lock(clone).merged("deps").items() if "." in path}
+    for path, digest in code.items():
+        if (clone / path).is_file():
+            assert md5(clone / path) == digest, path
+    output = dvc(clone, "repro", "evaluate")
+    assert ran_stages(output) == list(STAGES)
+    assert (clone / "dvc.lock").read_bytes() == (pipeline / "dvc.lock").read_bytes()
+    assert git(clone, "status", "--porcelain") == ""

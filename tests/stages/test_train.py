@@ -1,229 +1,194 @@
-"""Optimiser, schedule and training: the same arguments give the same bytes."""
-
-import stages  # noqa: I001
+"""Training is a function of params and data: on one core or two, whole or resumed."""
 
 import itertools
+import json
 import math
-import os
 import shutil
-import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import joblib
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from torch import nn
 
-import stages.train
-from arithmetic.errors import InvalidParams, Problem
+from arithmetic.artifacts import load_config
+from arithmetic.errors import InvalidParamsError, UserError
+from arithmetic.input_profile import read_profile
+from arithmetic.model import load_model
 from stages import checkpoint
-from stages.optimiser import Muon, optimisers, orthogonalised
-from stages.params import Params, validate
-from stages.schedule import Schedule
-from stages.torch_setup import single_threaded
-from stages.replica import Replica, Validation
-from stages.train import Progress, read_sequences, shape_of, train
-from benchmarks.small import params as small_params
+from stages.dataset import read_split
+from stages.params import Params, load_params
+from stages.train import Batches, Job, Progress, build_job, get_phase, train
+from stages.workers import run_workers
+
+Run = Callable[..., Progress]
 
 
-def test_newton_schulz_makes_all_singular_values_about_one():
-    matrices = torch.randn(3, 8, 32, generator=torch.Generator().manual_seed(1))
-    values = torch.linalg.svdvals(orthogonalised(matrices))
-    assert values.min() > 0.6
-    assert values.max() < 1.3
-
-
-def test_muon_moves_down_the_gradient_whatever_the_shape():
-    for shape in [(8, 4), (4, 8), (3, 4, 4)]:
-        parameter = nn.Parameter(torch.zeros(shape))
-        parameter.grad = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-        Muon([parameter], lr=0.1, momentum=0.9).step()
-        assert (parameter.detach() * parameter.grad).sum() < 0
-
-
-def test_every_parameter_belongs_to_one_optimiser():
-    params: Params = validate(small_params())
-    from arithmetic.model import Transformer
-
-    model = Transformer(shape_of(params))
-    owned = [
-        id(parameter)
-        for optimiser in optimisers(model, 0.05, 0.95, 0.01)
-        for parameter in optimiser.param_groups[0]["params"]
-    ]
-    assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
-
-
-def test_the_schedule_warms_up_stays_and_decays():
-    schedule = Schedule(warmup=4, flat=3, decay=5)
-    factors = [schedule.factor(step) for step in range(schedule.steps)]
-    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert factors[4:7] == [1.0, 1.0, 1.0]
-    assert factors[7] == 1.0
-    assert all(a > b for a, b in itertools.pairwise(factors[7:]))
-    assert math.isclose(factors[-1], 0.2)
-    assert [schedule.phase(step) for step in (0, 4, 7)] == ["warmup", "flat", "decay"]
+def change(params: Params, **values: object) -> Params:
+    return params.model_copy(update={"train": params.train.model_copy(update=values)})
 
 
 @pytest.fixture
-def inputs(pipeline):
-    """The small pipeline's data in the model's format: training, validation."""
-    grammar = validate(small_params()).generate.grammar
-    data = pipeline / "data"
-    return [read_sequences(data / f"{name}.csv", grammar) for name in ("train", "validation")]
+def make_job(workspace: Path) -> Callable[..., Job]:
+    """Return a function that builds the small pipeline's job with changed train params."""
+    params = load_params()
+    splits = [read_split(name, params.generate.grammar) for name in ("train", "validation")]
+    return lambda **values: build_job(change(params, **values), *splits)
 
 
 @pytest.fixture
-def run(inputs, tmp_path, monkeypatch):
-    """Train on the small pipeline's data with some params changed, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def train_with(**changes: object) -> Progress:
-        single_threaded()
-        params = validate(small_params())
-        return train(shape_of(params), params.train.model_copy(update=changes), 4, *inputs)
-
-    return train_with
+def run(make_job: Callable[..., Job]) -> Run:
+    """Return a function that trains with changed params, in `workspace`."""
+    checkpoint.CHECKPOINT.parent.mkdir(exist_ok=True)
+    return lambda **values: run_workers(train, make_job(**values))
 
 
-def replica(inputs, **changes: object) -> Replica:
-    params = validate(small_params())
-    training = params.train.model_copy(update=changes)
-    return Replica(shape_of(params), training, 4, inputs[0])
-
-
-def test_an_epoch_sees_each_equation_once(inputs):
-    """120 equations, 60 an operation, in batches of 16: three whole ones an epoch."""
-    one = replica(inputs, shards=2)
-    seen = [one._rows(0, step, shard) for step in range(3) for shard in range(2)]
-    rows = {tuple(row.tolist()) for part in seen for row in part}
-    assert sum(map(len, seen)) == len(rows) == 48
-
-
-def test_training_is_a_function_of_its_arguments(run, tmp_path):
-    torch.manual_seed(1)
-    first = run()
-    shutil.rmtree(tmp_path / ".checkpoints")
-    torch.manual_seed(2)
-    second = run()
+def assert_equal(first: Progress, second: Progress) -> None:
     assert first.history == second.history
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+def test_schedule_warms_up_stays_and_decays(workspace):
+    params = change(load_params(), warmup_steps=4, flat_steps=3, decay_steps=5).train
+    phases, factors = zip(*(get_phase(params, step) for step in range(13)), strict=True)
+    assert phases == ("warmup",) * 4 + ("flat",) * 3 + ("decay",) * 5 + ("end",)
+    assert factors[:8] == (0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0)
+    assert all(a > b for a, b in itertools.pairwise(factors[7:]))
+    assert factors[-2:] == (0.2, 0.0)
+
+
+def test_epoch_has_each_equation_at_most_once_and_in_one_shard(make_job):
+    """120 equations in batches of 16: seven whole batches an epoch."""
+    batches = Batches(make_job())
+    parts = [batches.get(0, step, shard) for step in range(7) for shard in range(2)]
+    rows = [tuple(row) for part in parts for row in part.tolist()]
+    assert len(rows) == len(set(rows)) == 7 * 16
+    assert not torch.equal(batches.get(0, 7, 0), parts[0])  # another order in the next epoch
+
+
+def test_training_is_a_function_of_its_job(run):
+    torch.manual_seed(1)
+    first = run()
+    shutil.rmtree(checkpoint.CHECKPOINT.parent)
+    checkpoint.CHECKPOINT.parent.mkdir()
+    torch.manual_seed(2)
+    assert_equal(run(), first)
     other = run(seed=2)
     assert not torch.equal(other.weights["head"], first.weights["head"])
 
 
-def test_one_core_and_two_give_the_same_bytes(run, tmp_path, monkeypatch):
-    """The shards are the same, only who computes them is not."""
-    monkeypatch.setattr(stages.train, "cores", lambda: 2)
-    two = run(decay_steps=40)
-    shutil.rmtree(tmp_path / ".checkpoints")
-    monkeypatch.setattr(stages.train, "cores", lambda: 1)
-    one = run(decay_steps=40)
-    assert one.history == two.history
-    assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
+def test_one_core_and_two_give_the_same_bytes(run, monkeypatch):
+    one = run()
+    checkpoint.CHECKPOINT.unlink()
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    assert_equal(run(), one)
 
 
-def test_it_learns(run):
-    """200 equations are too few to generalise from; what it is shown, it learns."""
+def test_odd_batch_sizes_give_the_same_bytes_on_two_cores(run, monkeypatch):
+    one = run(batch_sizes=[15], flat_steps=0, decay_steps=15)
+    checkpoint.CHECKPOINT.unlink()
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    assert_equal(run(batch_sizes=[15], flat_steps=0, decay_steps=15), one)
+
+
+def test_loss_falls(run):
     history = run().history
-    assert history[-1].train_loss < history[0].train_loss / 5
-    assert history[-1].validation_token_accuracy > 0.5
+    assert history[-1]["train_loss"] < history[0]["train_loss"] / 2
+    assert history[-1]["validation_token_accuracy"] > 0.5
 
 
-def test_it_stops_early_and_keeps_the_best(run):
-    """A rate that breaks the model after a while: the best checkpoint is not the last."""
-    trained = run(
-        muon_learning_rate=5.0, flat_steps=2000, validate_every=10, early_stopping_patience=3
-    )
-    assert trained.step < 2000
-    best = trained.history[trained.best]
-    assert best.validation_loss == min(row.validation_loss for row in trained.history)
-    assert trained.best == len(trained.history) - 4
+def test_early_stopping_keeps_the_best_weights(run):
+    """A rate that breaks the model after a while: the best validation is not the last."""
+    changes = {"muon_learning_rate": 5.0, "validate_every": 5, "early_stopping_patience": 3}
+    progress = run(flat_steps=2000, **changes)
+    assert progress.step < 2000
+    losses = [row["validation_loss"] for row in progress.history]
+    assert progress.best == losses.index(min(losses)) == len(losses) - 4
+    checkpoint.CHECKPOINT.unlink()
+    shorter = run(flat_steps=2000, **changes | {"early_stopping_patience": 1})
+    assert shorter.best <= progress.best
 
 
-def test_an_interrupted_training_ends_in_the_same_bytes(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [25, 75])
+def test_interrupted_training_resumes_to_the_same_bytes(run, monkeypatch, step):
     whole = run()
-    shutil.rmtree(tmp_path / ".checkpoints")
+    checkpoint.CHECKPOINT.unlink()
     save = checkpoint.save
 
-    def save_and_stop(name: str, state: checkpoint.Checkpoint) -> None:
-        save(name, state)
-        if state.state["step"] == 100:
+    def save_and_stop(key, state):
+        save(key, state)
+        if state["progress"]["step"] == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    monkeypatch.setattr(checkpoint, "save", save)
-    resumed = run()
-    assert resumed.history == whole.history
-    assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert_equal(run(), whole)
 
 
-def test_a_damaged_checkpoint_is_not_taken_for_a_whole_one(run, tmp_path, capfd):
+def test_finished_training_only_returns_its_weights(run, monkeypatch):
+    """Killed before its outputs were written: nothing is trained again."""
     whole = run()
-    (path,) = (tmp_path / ".checkpoints").glob("*.safetensors")
-    path.write_bytes(path.read_bytes()[:-1000])
-    again = run()
-    assert "does not read" in capfd.readouterr().out
-    assert again.history == whole.history
+    monkeypatch.setattr("stages.train.update_gradients", None)
+    assert_equal(run(), whole)
 
 
-def test_a_second_trainer_stops_with_a_clear_word(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint, "LOCK_SECONDS", 0.1)
-    with (
-        checkpoint.alone("key"),
-        pytest.raises(Problem, match=f"at work .process {os.getpid()}."),
-        checkpoint.alone("key"),
-    ):
-        pass
+def test_checkpoint_of_other_params_data_or_code_is_not_used(make_job, monkeypatch, tmp_path):
+    job, key = make_job(), make_job().digest()
+    assert key != make_job(seed=2).digest()
+    job.validation[0][0, 0] += 1
+    assert key != job.digest()
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "train.py").write_text("# other code")
+    monkeypatch.setattr("stages.train.__file__", str(tmp_path / "stages" / "train.py"))
+    assert key != make_job().digest()
 
 
-def test_a_checkpoint_s_key_stands_for_params_data_and_code(monkeypatch):
-    data = [torch.zeros(2, 3, dtype=torch.uint8)]
-    key = checkpoint.key({"seed": 1}, data)
-    assert key == checkpoint.key({"seed": 1}, data)
-    assert key != checkpoint.key({"seed": 2}, data)
-    assert key != checkpoint.key({"seed": 1}, [data[0] + 1])
-    module = sys.modules["stages.train"]
-    monkeypatch.delitem(sys.modules, "stages.train")
-    assert key != checkpoint.key({"seed": 1}, data)
-    # As `python -m stages.train` loads it.
-    monkeypatch.setitem(sys.modules, "__main__", module)
-    assert key == checkpoint.key({"seed": 1}, data)
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_diverged_training_stops(run, monkeypatch, loss):
+    """NaN compares as false, so a diverged model would stay the best one."""
+    original = torch.nn.functional.cross_entropy
 
+    def diverge(*arguments, **options):
+        return original(*arguments, **options) * loss
 
-def test_a_finished_training_only_hands_out_its_weights(run, monkeypatch):
-    """Killed before its outputs were written: no peers are started, nothing is trained."""
-    whole = run()
-
-    def none_is_needed(*_: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(stages.train, "_exchange", none_is_needed)
-    again = run()
-    assert again.history == whole.history
-    assert all(torch.equal(again.weights[name], whole.weights[name]) for name in whole.weights)
-
-
-def test_a_training_that_diverges_says_so(run, monkeypatch):
-    """NaN is better than nothing in no comparison, so it would stay the best for ever."""
-    monkeypatch.setattr(Replica, "validate", lambda *_: Validation(math.nan, 0.0, 0.0))
-    with pytest.raises(Problem, match=r"diverged; lower train\.muon_learning_rate"):
+    monkeypatch.setattr("stages.train.F.cross_entropy", diverge)
+    with pytest.raises(UserError, match=f"diverged: the validation loss is {loss}") as error:
         run()
+    assert "train.muon_learning_rate" in error.value.hint
 
 
-def test_data_smaller_than_a_batch_is_refused(run):
-    with pytest.raises(InvalidParams, match=r"train\.batch_sizes has 5000"):
-        run(batch_sizes=[5000, 16])
+def test_data_smaller_than_a_batch_is_rejected(run):
+    with pytest.raises(InvalidParamsError, match=r"train\.batch_sizes has 121 for add_subtract"):
+        run(batch_sizes=[121])
 
 
-def test_an_orphan_of_a_killed_dvc_stops(run, monkeypatch):
+def test_orphan_of_a_killed_dvc_stops(run, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train")
-    monkeypatch.setattr(stages, "_PARENT", 1 << 22)
-    with pytest.raises(Problem, match="dvc is gone"):
+    monkeypatch.setattr("stages.PARENT", 1 << 22)
+    with pytest.raises(UserError, match="dvc was killed"):
         run()
 
 
-def test_no_room_for_a_checkpoint_is_one_sentence(tmp_path):
-    with pytest.raises(Problem, match=r"cannot be written .* make room"):
-        checkpoint.write_tensors({"one": torch.zeros(1)}, tmp_path / "missing" / "x.safetensors")
+def test_stage_writes_model_history_metric_and_report(trained):
+    config = load_config(trained / "model")
+    assert config.grammar.max_operand == 9
+    model = load_model(trained / "model")
+    metrics = json.loads((trained / "metrics" / "training.json").read_bytes())
+    report = json.loads((trained / "reports" / "training.json").read_bytes())
+    assert metrics == {"parameters": model.parameter_count()}
+    history = pd.read_csv(trained / "metrics" / "history.csv")
+    assert history["step"].tolist() == [10, 25, 50, 75, 100]
+    assert history["phase"].tolist() == ["warmup", "flat", "flat", "decay", "decay"]
+    best = history[history["best"] == 1]
+    assert best["step"].tolist() == [report["best_step"]]
+    assert best["validation_loss"].item() == report["validation_loss"]
+    assert np.isclose(history["validation_loss"].min(), report["validation_loss"])
+    assert report["steps"] == 100
+    assert report["stopped_early"] is False
+    counts = read_profile(trained / "model", config.get_grammar())["operation"]
+    assert counts == {"+": 60, "-": 60}
+    assert not (trained / ".checkpoints" / "train.pt").exists()
