@@ -101,7 +101,6 @@ def _run(
 
 def _run_second(function: Callable[[Any, Workers], Any], job: object, directory: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the first worker
-
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -112,9 +111,8 @@ def _run_second(function: Callable[[Any, Workers], Any], job: object, directory:
     threading.Thread(target=exit_with_parent, daemon=True).start()
     try:
         _run(function, job, directory, rank=1)
-    except UserError:
-        os._exit(1)  # the first worker raises the same and shows it
-    except RuntimeError:  # raised by gloo when the first worker ends, which shows why
+    except (UserError, RuntimeError):
+        # The first worker raises the same, or gloo noticed its end: it shows why.
         parent.join(PEER_SECONDS)
         if parent.is_alive():
             raise
