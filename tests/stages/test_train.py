@@ -80,17 +80,11 @@ def test_training_is_a_function_of_its_job(run):
 
 
 def test_one_core_and_two_give_the_same_bytes(run, monkeypatch):
-    one = run()
+    """An odd batch has shards of different sizes."""
+    one = run(batch_sizes=[15])
     checkpoint.CHECKPOINT.unlink()
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    assert_equal(run(), one)
-
-
-def test_odd_batch_sizes_give_the_same_bytes_on_two_cores(run, monkeypatch):
-    one = run(batch_sizes=[15], flat_steps=0, decay_steps=15)
-    checkpoint.CHECKPOINT.unlink()
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    assert_equal(run(batch_sizes=[15], flat_steps=0, decay_steps=15), one)
+    assert_equal(run(batch_sizes=[15]), one)
 
 
 def test_loss_falls(run):
@@ -156,7 +150,7 @@ def test_diverged_training_stops(run, monkeypatch, loss):
         return original(*arguments, **options) * loss
 
     monkeypatch.setattr("stages.train.F.cross_entropy", diverge)
-    with pytest.raises(UserError, match=f"diverged: the validation loss is {loss}") as error:
+    with pytest.raises(UserError, match="diverged: the validation loss is (nan|inf)") as error:
         run()
     assert "train.muon_learning_rate" in error.value.hint
 
