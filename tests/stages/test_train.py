@@ -150,7 +150,7 @@ def test_diverged_training_stops(run, monkeypatch, loss):
         return original(*arguments, **options) * loss
 
     monkeypatch.setattr("stages.train.F.cross_entropy", diverge)
-    with pytest.raises(UserError, match="diverged: the validation loss is (nan|inf)") as error:
+    with pytest.raises(UserError, match=r"diverged: the validation loss is (nan|inf)") as error:
         run()
     assert "train.muon_learning_rate" in error.value.hint
 
