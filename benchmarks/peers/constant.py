@@ -1,4 +1,4 @@
-"""The ceiling of an ordinary FastAPI route: pydantic in, pydantic out, and no thought between.
+"""Answer every question with a constant: an ordinary FastAPI route with pydantic in and out.
 
 python -m benchmarks.peers.constant PORT
 """
@@ -7,36 +7,16 @@ import sys
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
+
+from serving.schemas import PredictRequest, PredictResponse
 
 app = FastAPI()
 
 
-class Question(BaseModel):
-    """As strict as the service's own."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    equation: str = Field(max_length=64)
-    show_work: bool = False
-
-
-class Prediction(BaseModel):
-    """The fields of the service's own answer."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    equation: str
-    predicted_answer: str
-    full_output: str
-    latency_ms: float
-    model_version: str
-
-
 @app.post("/predict")
-async def predict(question: Question) -> Prediction:
-    """The same answer to everything."""
-    return Prediction(
+async def predict(question: PredictRequest) -> PredictResponse:
+    """Return the same answer to everything."""
+    return PredictResponse(
         equation=question.equation,
         predicted_answer="962",
         full_output=question.equation + "962",
