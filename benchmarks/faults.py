@@ -340,13 +340,12 @@ def run(names: list[str], model: Path, size: Size) -> dict[str, Row]:
     os.sched_setaffinity(0, {load_core})
     grammar = artifacts.load_config(model).get_grammar()
     rows = {}
-    with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as scratch:
-        with registry(model, Path(scratch), load_core) as (mlflow, uri):
-            bench = Bench(mlflow, uri, grammar, size, server_core)
-            for name in names:
-                rows[name] = asyncio.run(TRIALS[name](bench))
-                rest = {key: value for key, value in rows[name].items() if key != "failures"}
-                print(f"{name:14}{rows[name]['failures']:6d} failures  {rest}", flush=True)
+    with registry(model, load_core) as (mlflow, uri):
+        bench = Bench(mlflow, uri, grammar, size, server_core)
+        for name in names:
+            rows[name] = asyncio.run(TRIALS[name](bench))
+            rest = {key: value for key, value in rows[name].items() if key != "failures"}
+            print(f"{name:14}{rows[name]['failures']:6d} failures  {rest}", flush=True)
     return rows
 
 

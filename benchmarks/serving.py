@@ -71,7 +71,7 @@ def run_round(
 
 
 def summarize(samples: Samples, constant: Samples | None) -> dict[str, Any]:
-    """Return one server's row: medians over the rounds, and of the ratios to the constant answer."""
+    """Return one server's medians over the rounds, also of the ratios to the constant answer."""
     row: dict[str, Any] = {}
     for connections, part in samples.items():
         values = [asdict(sample) for sample in part]
@@ -136,22 +136,21 @@ def measure(
         except UserError as error:
             missing[name] = str(error)
     samples: dict[str, Samples] = {name: {MANY: [], 1: []} for name in programs}
-    with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as scratch:
-        with registry(models["+-"], Path(scratch), cores()[1]) as (_, uri):
-            for number in range(rounds):
-                order = list(samples)
-                shift = number % len(order)
-                for name in order[shift:] + order[:shift]:
-                    server = servers[name]
-                    print(f"round {number + 1} of {rounds}: {server.title}", flush=True)
-                    model = models.get(server.operations, models["+-"])
-                    try:
-                        run_round(server, programs[name], model, uri, seconds, samples[name])
-                    except UserError as error:
-                        if not server.requirements:
-                            raise  # no figures without our own
-                        missing[name] = str(error)
-                        del samples[name]
+    with registry(models["+-"], cores()[1]) as (_, uri):
+        for number in range(rounds):
+            order = list(samples)
+            shift = number % len(order)
+            for name in order[shift:] + order[:shift]:
+                server = servers[name]
+                print(f"round {number + 1} of {rounds}: {server.title}", flush=True)
+                model = models.get(server.operations, models["+-"])
+                try:
+                    run_round(server, programs[name], model, uri, seconds, samples[name])
+                except UserError as error:
+                    if not server.requirements:
+                        raise  # no figures without our own
+                    missing[name] = str(error)
+                    del samples[name]
     constant = samples.get("constant")
     rows = {name: summarize(samples[name], constant) for name in servers if name in samples}
     versions = {name: list_versions(programs[name], servers[name].requirements) for name in rows}

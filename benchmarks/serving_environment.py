@@ -86,15 +86,14 @@ def measure(model: Path, starts: int, seconds_of_load: float) -> dict[str, Any]:
     """Return medians over `starts` starts, after one that warms the disk's cache."""
     folder = make_environment()
     python = str(folder / "bin/python")
-    with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as scratch:
-        with registry(model, Path(scratch), cores()[1]) as (_, uri):
-            rows = [
-                {
-                    "import_mlflow_seconds": time_import(python),
-                    **start_once(python, uri, model, seconds_of_load),
-                }
-                for _ in range(starts + 1)
-            ][1:]
+    with registry(model, cores()[1]) as (_, uri):
+        rows = [
+            {
+                "import_mlflow_seconds": time_import(python),
+                **start_once(python, uri, model, seconds_of_load),
+            }
+            for _ in range(starts + 1)
+        ][1:]
     figures: dict[str, Any] = {key: round(median(row[key] for row in rows), 3) for key in rows[0]}
     (packages,) = folder.glob("lib/python*/site-packages")
     files = (path for path in packages.rglob("*") if path.is_file())

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -259,9 +260,10 @@ def let_raise(directory: Path) -> None:
 
 
 @contextmanager
-def registry(model: Path, folder: Path, core: int) -> Iterator[tuple[Process, str]]:
+def registry(model: Path, core: int) -> Iterator[tuple[Process, str]]:
     """Run an MLflow server with the three versions; yield its process and its address."""
-    process, uri = mlflow_server(folder, core)
-    with running(process):
-        register_versions(uri, model, folder / "versions")
-        yield process, uri
+    with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as scratch:
+        process, uri = mlflow_server(Path(scratch), core)
+        with running(process):
+            register_versions(uri, model, Path(scratch) / "versions")
+            yield process, uri

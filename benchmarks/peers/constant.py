@@ -7,16 +7,36 @@ import sys
 
 import uvicorn
 from fastapi import FastAPI
-
-from serving.schemas import PredictRequest, PredictResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 app = FastAPI()
 
 
+class Question(BaseModel):
+    """Ask one question, as strictly as the service."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    equation: str = Field(max_length=64)
+    steps: bool = False
+
+
+class Prediction(BaseModel):
+    """Hold the fields of the service's answer."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    equation: str
+    predicted_answer: str
+    full_output: str
+    latency_ms: float
+    model_version: str
+
+
 @app.post("/predict")
-async def predict(question: PredictRequest) -> PredictResponse:
+async def predict(question: Question) -> Prediction:
     """Return the same answer to everything."""
-    return PredictResponse(
+    return Prediction(
         equation=question.equation,
         predicted_answer="962",
         full_output=question.equation + "962",
