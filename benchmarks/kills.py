@@ -44,8 +44,8 @@ LONGEST_SECONDS = 600.0  # of one command, on a busy machine
 RANDOM_MOMENTS = 2  # in each stage of a round
 
 
-# How often, by kind and name: kills by `place` and by `target`, what of DVC's was `repaired` by hand,
-# commands that were `not reached` by their kill, or `stopped` with an error of their own.
+# By kind and name: kills by `place` and by `target`, what of DVC was `repaired` by hand, commands
+# that were `not reached` by their kill, or `stopped` with an error of their own.
 Counts = Counter[tuple[str, str]]
 
 
