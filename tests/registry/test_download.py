@@ -24,6 +24,7 @@ from registry.exceptions import (
 from registry.promotion import promote
 from registry.record import record
 
+GRAPH = artifacts.decoder_path("add_subtract")
 FIRST = f"models:/{MODEL_NAME}/1"
 
 
@@ -113,19 +114,21 @@ def set_source(versions: Path, source: str) -> None:
         database.execute(f"UPDATE model_versions SET {columns} WHERE version = 1", (source, source))
 
 
+def set_digest(digest: str) -> None:
+    open_client().set_model_version_tag(MODEL_NAME, "1", DIGEST_TAG, digest)
+
+
 TAMPERING = {
-    "config": (lambda v: flip_bit(stored_model(v) / "config.json"), InvalidModelError),
-    "weights": (lambda v: flip_bit(stored_model(v) / "model.safetensors"), DigestMismatchError),
-    "graph": (lambda v: flip_bit(stored_model(v) / "decoders/add_subtract.onnx"), DigestMismatchError),
-    "missing file": (lambda v: (stored_model(v) / "input_profile.json").unlink(), InvalidModelError),
-    "huge file": (lambda v: grow(stored_model(v) / "model.safetensors"), InvalidModelError),
+    "config": (lambda v: flip_bit(stored_model(v) / artifacts.CONFIG), InvalidModelError),
+    "weights": (lambda v: flip_bit(stored_model(v) / artifacts.WEIGHTS), DigestMismatchError),
+    "graph": (lambda v: flip_bit(stored_model(v) / GRAPH), DigestMismatchError),
+    "lost": (lambda v: (stored_model(v) / artifacts.INPUT_PROFILE).unlink(), InvalidModelError),
+    "huge": (lambda v: grow(stored_model(v) / artifacts.WEIGHTS), InvalidModelError),
     "source outside": (lambda v: set_source(v, "/etc"), VersionNotFoundError),
     "source above": (lambda v: set_source(v, "models:/../../etc"), VersionNotFoundError),
-    "digest tag": (lambda v: open_client().set_model_version_tag(MODEL_NAME, "1", DIGEST_TAG, "0" * 64),
-                   DigestMismatchError),
-    "no digest tag": (lambda v: open_client().delete_model_version_tag(MODEL_NAME, "1", DIGEST_TAG),
-                      VersionNotFoundError),
-}  # fmt: skip
+    "other digest": (lambda v: set_digest("0" * 64), DigestMismatchError),
+    "no digest": (lambda v: set_digest(""), VersionNotFoundError),
+}
 
 
 def grow(path: Path) -> None:

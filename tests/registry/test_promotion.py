@@ -184,6 +184,7 @@ def test_candidate_service_that_is_down_is_a_violation(params):
 
 
 def test_command_line_prints_error_and_hint(versions):
+    open_client()  # corrects the locations in the copy of the store, which it reports
     done = subprocess.run(
         [sys.executable, "-m", "registry.promotion", "99"],
         cwd=Path(__file__).parents[2],
