@@ -17,10 +17,12 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from arithmetic import formats
 from arithmetic.artifacts import digest
 from arithmetic.decoding import decode_by_beam_search, decode_greedily
+from arithmetic.errors import UserError
 from arithmetic.inference import OnnxModel
 from arithmetic.model import Transformer, load_model
 from stages import stop_if_orphaned
@@ -113,19 +115,25 @@ def run_over_shards(
 
     Raises:
         InvalidModelError: the model directory is incomplete or damaged.
-        UserError: `dvc` was killed.
+        UserError: `dvc` was killed, or a worker was.
     """
-    key = digest(directory)
+    directory, key = directory.resolve(), digest(directory)
     shards = [(index, part) for index, one in enumerate(equations) for part in one.split(shard)]
     parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")
     results = parallel(joblib.delayed(_run_shard)(task, directory, key, part) for _, part in shards)
     outputs: list[list[np.ndarray]] = [[] for _ in equations]
     total = sum(len(one.a) for one in equations)
-    with ProgressBar(name, total) as bar:
-        for (index, part), result in zip(shards, results, strict=True):
-            stop_if_orphaned()
-            outputs[index].append(result)
-            bar.advance(len(part.a))
+    try:
+        with ProgressBar(name, total) as bar:
+            for (index, part), result in zip(shards, results, strict=True):
+                stop_if_orphaned()
+                outputs[index].append(result)
+                bar.advance(len(part.a))
+    except TerminatedWorkerError as error:
+        raise UserError(
+            "a process of the evaluation was ended from outside, perhaps for lack of memory",
+            "run `dvc repro` again",
+        ) from error
     return [np.concatenate(parts) if parts else np.empty(0) for parts in outputs]
 
 

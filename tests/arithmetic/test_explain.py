@@ -1,20 +1,19 @@
-"""The steps shown are the model's own characters, in the order a pupil writes them."""
+"""The explanation shows the model's own characters, in the order of written arithmetic."""
 
 import numpy as np
 import pytest
 
-from arithmetic import layouts
+from arithmetic.explain import explain
+from arithmetic.formats import encode_sequences, parse_answer
 from arithmetic.grammar import OPERATIONS, Equation, Grammar
-from arithmetic.steps import explain
 
 GRAMMAR = Grammar(tuple(OPERATIONS), 999)
 
 
-def scratch_of(equation: Equation) -> str:
-    """What a model that makes no mistake writes."""
+def reference_scratchpad(equation: Equation, digits: int = 3) -> str:
     a, b = np.array([equation.operand_1]), np.array([equation.operand_2])
-    generated = layouts.sequences(equation.operation, a, b, 3)[0, layouts.prompt_length(3) :]
-    return layouts.read_answer(equation.operation, generated.tolist(), 3).scratch
+    generated = encode_sequences(equation.operation, a, b, digits)[0, 2 * digits + 2 :]
+    return parse_answer(equation.operation, generated.tolist(), digits).scratchpad
 
 
 @pytest.mark.parametrize(
@@ -66,25 +65,22 @@ def scratch_of(equation: Equation) -> str:
         ),
     ],
 )
-def test_steps_read_like_written_arithmetic(text, lines):
+def test_lines_read_like_written_arithmetic(text, lines):
     equation = GRAMMAR.parse(text)
-    assert explain(equation, scratch_of(equation), 3) == lines
+    assert explain(equation, reference_scratchpad(equation), 3) == lines
 
 
 @pytest.mark.parametrize("text", ["951+79=", "7-12=", "12*34=", "87/4=", "999/999="])
-def test_whatever_the_scratch_says_is_shown_and_not_corrected(text):
+def test_wrong_scratchpad_is_shown_as_it_is(text):
     equation = GRAMMAR.parse(text)
-    scratch = scratch_of(equation)
-    wrong = "".join("7" if character != "7" else "3" for character in scratch)
-    assert explain(equation, wrong, 3) != explain(equation, scratch, 3)
+    scratchpad = reference_scratchpad(equation)
+    wrong = "".join("7" if character != "7" else "3" for character in scratchpad)
+    assert explain(equation, wrong, 3) != explain(equation, scratchpad, 3)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_largest_domain_has_names_for_its_places(operation):
+def test_largest_domain_has_names_for_its_places(operation):
     """params.yaml allows operands of nine digits."""
-    digits = 9
     equation = Equation(987654321, operation, 123456789)
-    a, b = np.array([equation.operand_1]), np.array([equation.operand_2])
-    generated = layouts.sequences(operation, a, b, digits)[0, layouts.prompt_length(digits) :]
-    scratch = layouts.read_answer(operation, generated.tolist(), digits).scratch
-    assert any("hundred millions" in line for line in explain(equation, scratch, digits))
+    lines = explain(equation, reference_scratchpad(equation, 9), 9)
+    assert any("hundred millions" in line for line in lines)
