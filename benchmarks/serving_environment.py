@@ -11,7 +11,6 @@ benchmarks/results/serving-environment.json.
 import argparse
 import asyncio
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, write
 from benchmarks.serving_load import Loops, cores, encode_post, random_equations
-from benchmarks.serving_peers import ENVIRONMENTS
+from benchmarks.serving_peers import install
 from benchmarks.serving_process import registry, service
 from benchmarks.workspace import environment
 
@@ -30,26 +29,6 @@ LOCK = ROOT / "requirements" / "serving.lock"
 CONNECTIONS = 64
 IMPORTS = 2.0  # the start takes at most so many times the import of mlflow
 LARGEST_MB = 200.0  # after load
-
-
-def make_environment() -> Path:
-    """Return the environment's folder, made anew when the lock changed; raise UserError."""
-    folder = ENVIRONMENTS / "serving"
-    stamp = folder / "serving.lock"
-    if stamp.is_file() and stamp.read_bytes() == LOCK.read_bytes():
-        return folder
-    print(f"installing {folder.relative_to(ROOT)}", flush=True)
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install", "-q"]
-    options = ["--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes"]
-    for command in (
-        [sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)],
-        [*pip, *options, "-r", str(LOCK)],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"{LOCK.name} cannot be installed: {done.stderr.strip()[-500:]}")
-    stamp.write_bytes(LOCK.read_bytes())
-    return folder
 
 
 def start_once(python: str, uri: str, model: Path, seconds_of_load: float) -> dict[str, float]:
@@ -84,8 +63,9 @@ def time_import(python: str) -> float:
 
 def measure(model: Path, starts: int, seconds_of_load: float) -> dict[str, Any]:
     """Return medians over `starts` starts, after one that warms the disk's cache."""
-    folder = make_environment()
-    python = str(folder / "bin/python")
+    options = ("--only-binary", ":all:", "--require-hashes", "-r", str(LOCK))
+    programs = install("serving", options, LOCK.read_text())
+    python = str(programs / "python")
     with registry(model, cores()[1]) as (_, uri):
         rows = [
             {
@@ -95,7 +75,7 @@ def measure(model: Path, starts: int, seconds_of_load: float) -> dict[str, Any]:
             for _ in range(starts + 1)
         ][1:]
     figures: dict[str, Any] = {key: round(median(row[key] for row in rows), 3) for key in rows[0]}
-    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages,) = programs.parent.glob("lib/python*/site-packages")
     files = (path for path in packages.rglob("*") if path.is_file())
     figures["site_packages_mb"] = round(sum(path.lstat().st_size for path in files) / 1e6, 1)
     start_limit = IMPORTS * figures["import_mlflow_seconds"]

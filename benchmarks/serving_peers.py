@@ -163,22 +163,27 @@ FOUR_OPERATIONS = {
 }
 
 
-def install(name: str, requirements: tuple[str, ...]) -> Path:
-    """Return the folder of programs of a server's environment; make it if it is not there.
+def install(name: str, arguments: tuple[str, ...], lock: str = "") -> Path:
+    """Return the folder of programs of an environment; make it if it is not there or changed.
+
+    Args:
+        arguments: of `pip install`; none for this environment.
+        lock: the content of a file that the arguments name.
 
     Raises:
         UserError: pip cannot install it.
     """
-    if not requirements:
+    if not arguments:
         return Path(sys.executable).parent
     folder = ENVIRONMENTS / name
-    stamp, content = folder / "requirements.txt", "\n".join(requirements) + "\n"
+    stamp, content = folder / "installed.txt", "\n".join([*arguments, lock])
     if stamp.is_file() and stamp.read_text() == content:
         return folder / "bin"
     print(f"installing {folder.relative_to(ROOT)}", flush=True)
-    pip = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    make = [sys.executable, "-m", "venv", "--clear", str(folder)]
-    for command in (make, [*pip, *requirements]):
+    # pip stays outside, as in the service's image.
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install", "-q"]
+    make = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)]
+    for command in (make, [*pip, "--disable-pip-version-check", *arguments]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

@@ -31,6 +31,7 @@ from arithmetic.inference import PROMPTS
 from benchmarks.results_file import ROOT
 from benchmarks.workspace import environment
 from registry import DIGEST_TAG, MODEL_NAME, PRODUCTION
+from registry.client import registry_errors
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
@@ -177,6 +178,7 @@ def mlflow_server(folder: Path, core: int) -> tuple[Process, str]:
     return Process(command, is_ready, folder / "mlflow.log", core, variables), uri
 
 
+@registry_errors()
 def register_versions(uri: str, model: Path, scratch: Path) -> None:
     """Register the three versions; version 1 is Production.
 
@@ -194,11 +196,11 @@ def register_versions(uri: str, model: Path, scratch: Path) -> None:
         file.write("\n")  # another digest, the same answers
     let_raise(copies[2])
     for copy in copies:
-        register(client, uri, copy)
+        register(uri, copy)
     client.set_registered_model_alias(MODEL_NAME, PRODUCTION, "1")
 
 
-def register(client: object, uri: str, directory: Path) -> None:
+def register(uri: str, directory: Path) -> None:
     """Register one model directory as `registry.record` does, without a pipeline's run."""
     import mlflow
     from mlflow.models import ModelSignature
