@@ -4,11 +4,12 @@ A checkpoint is not an output: DVC removes a stage's outputs before it runs. It 
 `.checkpoints/`, ignored by git and DVC, with the digest of everything that decides the result.
 """
 
+import hashlib
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,27 +17,33 @@ from filelock import FileLock, Timeout
 
 from arithmetic.errors import UserError
 
+DIGEST_SIZE = hashlib.sha256().digest_size
 CHECKPOINT = Path(".checkpoints/train.pt")
 LOCK_SECONDS = 20.0  # an orphan of a killed `dvc` notices at its next step and ends
 
 
 def save(key: str, state: dict[str, Any]) -> None:
-    """Replace the checkpoint atomically."""
+    """Replace the checkpoint atomically; a digest comes first in the file."""
+    buffer = io.BytesIO()
+    torch.save({"key": key, **state}, buffer)
+    content = buffer.getvalue()
     draft = CHECKPOINT.with_suffix(".draft")
-    torch.save({"key": key, **state}, draft)
+    draft.write_bytes(hashlib.sha256(content).digest() + content)
     os.replace(draft, CHECKPOINT)
 
 
 def load(key: str) -> dict[str, Any] | None:
     """Return the state saved under this key, None if there is none or it is damaged."""
     try:
-        state: dict[str, Any] = torch.load(CHECKPOINT, weights_only=True)
+        content = CHECKPOINT.read_bytes()
     except FileNotFoundError:
         return None
-    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
-        print(f"train: ignoring {CHECKPOINT}, which is damaged: {error}", flush=True)
+    digest, content = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
+    if hashlib.sha256(content).digest() != digest:
+        print(f"train: ignoring {CHECKPOINT}, which is damaged", flush=True)
         return None
-    return state if state.pop("key", None) == key else None
+    state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+    return state if state.pop("key") == key else None
 
 
 @contextmanager

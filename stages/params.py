@@ -195,7 +195,10 @@ class Params(Section):
                 )
         count = len(generate.operations)
         if not count or len(set(generate.operations)) != count:
-            raise ValueError("generate.operations must name each operation once, and at least one")
+            raise ValueError(
+                f"generate.operations is {generate.operations}; name each operation once, and at "
+                "least one"
+            )
         if generate.cascade_share + generate.zeros_and_nines_share > 1:
             raise ValueError(
                 "generate.cascade_share and generate.zeros_and_nines_share add up to more than 1; "

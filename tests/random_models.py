@@ -32,8 +32,10 @@ def random_model(
     generator = torch.Generator().manual_seed(1)
     model = Transformer(config).initialize(generator).eval()
     with torch.no_grad():
-        for parameter in (model.head, model.tokens, *model.positions):
-            parameter.normal_(generator=generator)
+        model.head.normal_(generator=generator)
+        model.tokens.normal_(std=2, generator=generator)
+        for parameter in (*model.positions, *model.blocks.parameters()):
+            parameter.normal_(std=0.5, generator=generator)
     return model
 
 
