@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,7 +326,7 @@ async def soak(bench: Bench) -> Row:
     }
 
 
-TRIALS: dict[str, Callable[[Bench], Awaitable[Row]]] = {
+TRIALS: dict[str, Callable[[Bench], Coroutine[Any, Any, Row]]] = {
     trial.__name__: trial
     for trial in (
         *(load, overload, kills, swaps, lost_registry, raising, bad_inputs, terminations, soak),
@@ -339,7 +339,7 @@ def run(names: list[str], model: Path, size: Size) -> dict[str, Row]:
     server_core, load_core = cores()
     os.sched_setaffinity(0, {load_core})
     grammar = artifacts.load_config(model).get_grammar()
-    rows = {}
+    rows: dict[str, Row] = {}
     with registry(model, load_core) as (mlflow, uri):
         bench = Bench(mlflow, uri, grammar, size, server_core)
         for name in names:

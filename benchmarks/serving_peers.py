@@ -201,7 +201,7 @@ def list_versions(programs: Path, requirements: tuple[str, ...]) -> dict[str, st
         "print(json.dumps({d.name: d.version for d in m.distributions() "
         f"if d.name.lower() in {sorted(names)!r}}}))"
     )
-    command = [programs / "python", "-c", code]
+    command = [str(programs / "python"), "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(sorted(json.loads(done.stdout).items()))
 
