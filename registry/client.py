@@ -93,14 +93,16 @@ def open_client() -> "MlflowClient":
         RegistryError: the address names no store that can be used here.
     """
     uri = tracking_uri()
+    database = sqlite_path(uri)
     with registry_errors():
-        from mlflow import MlflowClient
-
-        database = sqlite_path(uri)
-        if database is not None:
-            _create_database(database)
-            _relocate(database)
         try:
+            from mlflow import MlflowClient
+
+            if database is not None:
+                import sqlalchemy  # noqa: F401  # mlflow-skinny comes without it
+
+                _create_database(database)
+                _relocate(database)
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
         except ImportError as error:
             raise RegistryError(
