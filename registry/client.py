@@ -150,8 +150,9 @@ def _translate(error: Exception) -> RegistryError:
         if isinstance(cause, requests.HTTPError):
             break
         if isinstance(cause, requests.RequestException):
+            *_, root = _causes(cause)  # "Connection refused", not urllib3's account of it
             return RegistryUnreachableError(
-                f"no answer from the MLflow server {place}{_proxy()}: {_reason(cause)}",
+                f"no answer from the MLflow server {place}{_proxy()}: {_reason(root)}",
                 "start it, or unset MLFLOW_TRACKING_URI to use the store in the repository",
             )
         if isinstance(cause, sqlite3.Error):

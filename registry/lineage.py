@@ -37,9 +37,7 @@ class Link(NamedTuple):
         return f"{'=' if self.is_checked else '?'} {self.ends:<20} {self.values}"
 
 
-def check_links(
-    root: Path, number: str | None = None, service_url: str = ""
-) -> Iterator[Link]:
+def check_links(root: Path, number: str | None = None, service_url: str = "") -> Iterator[Link]:
     """Yield the links of a version, each checked before it is yielded.
 
     Args:
