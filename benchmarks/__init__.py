@@ -1,1 +1,1 @@
-"""What measures. Each program prints a table and writes a dated file in benchmarks/results/."""
+"""Measure and prove: each module is one command and writes one file of benchmarks/results/."""

@@ -1,71 +1,86 @@
-"""make certify-full: every equation of the domain, decoded by the graphs that serve.
+"""Decode every equation of a model's domain with the graphs that a service loads.
 
-`evaluate` proves the PyTorch model by a pass and the graphs on a sample. This takes no shortcut:
-each equation is generated token by token by onnxruntime, as the service does, and the answer that a
-user would read is compared with exact arithmetic.
+    make certify-full        python -m benchmarks.certify_full [--model DIR] [--result NAME]
+
+`stages.evaluate` certifies the PyTorch model by one pass and the graphs on a sample. This takes no
+shortcut: each equation is generated token by token by onnxruntime, parsed as the service parses it
+and compared with exact arithmetic. Writes benchmarks/results/certify-full.json.
 """
 
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from arithmetic import bundle, layouts
-from arithmetic.config import load_config
-from arithmetic.errors import reported
-from benchmarks.results_file import write
-from stages.certify import Equations, Provers
-from stages.tally import exact_answers
-from stages.torch_setup import cores
+from arithmetic import artifacts, formats
+from arithmetic.errors import UserError, cli_errors
+from arithmetic.grammar import Equation, solve
+from benchmarks.results_file import ROOT, write
+from stages.certify import Equations, LoadedModel, run_over_shards
 
-PIECE = 200_000  # equations between two lines of progress
+SHARD = 10_000
+BATCH = 500
+FIRST_FAILURES = 10
 
 
-def wrong_answers(equations: Equations, generated: np.ndarray, digits: int) -> list[str]:
-    """The equations whose decoded answer is not the exact one."""
-    expected, _ = exact_answers(equations)
-    wrong = []
-    # Rows that are the reference token by token need no reading.
-    reference = layouts.sequences(
-        equations.operation, equations.operand_1, equations.operand_2, digits
-    )[:, layouts.prompt_length(digits) :]
-    for row in np.flatnonzero((generated != reference).any(1)):
-        answer = layouts.read_answer(equations.operation, generated[row].tolist(), digits)
-        if answer.text != expected[row] or not answer.ended:
-            a, b = equations.operand_1[row], equations.operand_2[row]
-            wrong.append(f"{a}{equations.operation}{b}={answer.text}")
-    return wrong
+def find_wrong(model: LoadedModel, equations: Equations) -> np.ndarray:
+    """Return whether the decoded answer of each equation is wrong or has no end: [N] bool."""
+    onnx_model, operation = model.onnx_model, equations.operation
+    digits, name = onnx_model.grammar.digits, formats.get_format(operation).name
+    wrong: list[bool] = []
+    for part in equations.split(BATCH):
+        prompts = formats.encode_prompts(*part, digits).astype(np.int64)
+        generated = onnx_model.generate(name, prompts).tolist()
+        for a, b, ids in zip(part.a.tolist(), part.b.tolist(), generated, strict=True):
+            answer = formats.parse_answer(operation, ids, digits)
+            expected = solve(Equation(a, operation, b))
+            wrong.append(answer.text != expected or not answer.ended)
+    return np.array(wrong)
+
+
+def certify(directory: Path) -> dict[str, Any]:
+    """Return equations and errors, whole and by operation.
+
+    Raises:
+        UserError: the domain is too large to list.
+    """
+    grammar = artifacts.load_config(directory).get_grammar()
+    if not grammar.is_listed:
+        raise UserError(f"the domain has {grammar.size:,} equations, too many to list")
+    started = time.monotonic()
+    domain = [
+        Equations(operation, *grammar.equations(operation)) for operation in grammar.operations
+    ]
+    by_operation, failures = {}, []
+    for part, wrong in zip(
+        domain, run_over_shards(find_wrong, directory, domain, SHARD, "certify-full"), strict=True
+    ):
+        by_operation[part.operation] = {"equations": len(wrong), "errors": int(wrong.sum())}
+        for row in np.flatnonzero(wrong)[:FIRST_FAILURES]:
+            failures.append(f"{part.a[row]}{part.operation}{part.b[row]}=")
+    return {
+        **{key: sum(row[key] for row in by_operation.values()) for key in ("equations", "errors")},
+        "by_operation": by_operation,
+        "first_failures": failures[:FIRST_FAILURES],
+        "seconds": round(time.monotonic() - started, 1),
+        "model_digest": artifacts.digest(directory),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Decode the whole domain by the serving graphs.")
-    parser.add_argument("--bundle", type=Path, default=Path("bundle"))
-    parser.add_argument("--result", default="certify-full")
-    given = parser.parse_args()
-    with reported():
-        grammar = load_config(given.bundle).grammar
-        rows = {}
-        started = time.monotonic()
-        with Provers(given.bundle, cores()) as provers:
-            for operation in grammar.operations:
-                every = Equations(operation, *grammar.equations(operation))
-                wrong: list[str] = []
-                for piece in every.split(PIECE):
-                    generated = provers.run("graph", piece, 5_000)
-                    wrong += wrong_answers(piece, generated, grammar.digits)
-                    print(".", end="", flush=True)
-                rows[operation] = {"equations": len(every), "errors": len(wrong)}
-                print(f" {operation}  {len(wrong)} wrong of {len(every):,}  {wrong[:5]}")
-        figures = {
-            "equations": sum(row["equations"] for row in rows.values()),
-            "errors": sum(row["errors"] for row in rows.values()),
-            "by_operation": rows,
-            "seconds": round(time.monotonic() - started, 1),
-            "bundle_sha256": bundle.digest(given.bundle),
-        }
-        path = write(given.result, figures)
-        print(f"{figures['errors']} errors in {figures['equations']:,} equations; {path.name}")
+    """Certify one model directory and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.certify_full")
+    parser.add_argument("--model", type=Path, default=ROOT / "model")
+    parser.add_argument("--result", default="certify-full", help="name of the result")
+    options = parser.parse_args()
+    with cli_errors():
+        figures = certify(options.model.resolve())
+        path = write(options.result, figures)
+        print(f"{figures['errors']} errors in {figures['equations']:,} equations: {path}")
+        if figures["errors"]:
+            raise UserError(f"wrong answers, such as {', '.join(figures['first_failures'])}")
 
 
 if __name__ == "__main__":

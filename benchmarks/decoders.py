@@ -1,94 +1,105 @@
-"""make bench-decoders AGAINST=COMMIT: what a change did to the time of the serving graphs.
+"""Time the decoders of model/ beside the first version's positional graphs.
 
-The committed bundle's greedy graphs and those of another commit answer the same prompts in turn, in
-one process and on one thread; the ratio of each pair is taken, and the median counts. So what the
-machine does meanwhile, it does to both.
+    make bench-decoders        python -m benchmarks.decoders [--model DIR]
+
+One process, one thread; both graphs answer the same prompts in turn, so that what else the machine
+does affects both. Writes benchmarks/results/decoders.json.
 """
 
 import argparse
-import io
 import subprocess
-import tarfile
-import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
-from arithmetic import layouts
-from arithmetic.engine import Engine
-from arithmetic.errors import Problem, reported
-from benchmarks.module_run import ROOT
-from benchmarks.results_file import write
+from arithmetic import formats
+from arithmetic.errors import UserError, cli_errors
+from arithmetic.inference import GENERATED, PROMPTS, OnnxModel
+from arithmetic.tokenizer import END
+from benchmarks.results_file import ROOT, write
 
-BUNDLES = ("bundle", "four-operations/bundle")
-BATCHES = (1, 8, 64)
-ROUNDS = 40
-CALLS = 10  # of each graph in a round
-
-
-def of_commit(commit: str, folder: Path) -> Path:
-    """Unpack both bundles of a commit; raises Problem if it has none."""
-    packed = subprocess.run(
-        ["git", "archive", commit, "--", *BUNDLES], cwd=ROOT, capture_output=True, check=False
-    )
-    if packed.returncode:
-        raise Problem(f"no bundles at {commit}: {packed.stderr.decode().strip()}")
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+FIRST_VERSION = "a4cc569"  # its graphs are committed, one for each operation
+FIRST_GRAPHS = {"+": "bundle/decoders/addition.onnx", "-": "bundle/decoders/subtraction.onnx"}
+DIGITS = 3  # of the first version's operands
+BATCHES = (1, 8, 64, 128)
+ROUNDS = 200
 
 
-def milliseconds(engine: Engine, operation: str, prompts: np.ndarray) -> float:
-    """Of one call, the mean of several; prompts [N, P] int64."""
-    started = time.perf_counter()
-    for _ in range(CALLS):
-        engine.generate(operation, prompts)
-    return (time.perf_counter() - started) / CALLS * 1e3
+def load_first_version(operation: str) -> ort.InferenceSession:
+    """Return the first version's graph of an operation; raise UserError without that commit."""
+    command = ["git", "show", f"{FIRST_VERSION}:{FIRST_GRAPHS[operation]}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if done.returncode:
+        raise UserError(
+            f"commit {FIRST_VERSION} is not here: {done.stderr.decode().strip()}",
+            "run `git fetch --unshallow`",
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(done.stdout, options, providers=["CPUExecutionProvider"])
 
 
-def compared(before: Engine, after: Engine, operation: str, batch: int) -> dict[str, Any]:
-    """One row: medians of both, and of their ratios."""
-    grammar = after.grammar
-    a, b = np.random.default_rng(1).integers(1, grammar.max_operand + 1, (2, batch))
-    prompts = layouts.prompts(operation, a, b, grammar.digits).astype(np.int64)
-    pairs = []
-    for number in range(ROUNDS + 1):
-        first = milliseconds(before, operation, prompts)
-        pairs.append((first, milliseconds(after, operation, prompts)))
-        if number == 0:
-            pairs.clear()  # the first calls allocate
-    return {
-        "operation": operation,
-        "batch": batch,
-        "before_ms": round(float(np.median([first for first, _ in pairs])), 3),
-        "after_ms": round(float(np.median([second for _, second in pairs])), 3),
-        "ratio": round(float(np.median([second / first for first, second in pairs])), 3),
+def compare(model: OnnxModel, operation: str, batch: int, rounds: int) -> dict[str, Any]:
+    """Return the milliseconds of both graphs for one batch, and their ratios.
+
+    Raises:
+        UserError: a generated sequence has no END where it belongs.
+    """
+    name = formats.get_format(operation).name
+    first = load_first_version(operation)
+    a, b = np.random.default_rng(batch).integers(0, 10**DIGITS, (2, batch))
+    prompts = formats.encode_prompts(operation, a, b, DIGITS).astype(np.int64)
+    graphs = {
+        "first_version": lambda: first.run([GENERATED], {PROMPTS: prompts})[0],
+        "now": lambda: model.generate(name, prompts),
     }
+    times: dict[str, list[float]] = {key: [] for key in graphs}
+    for key, graph in graphs.items():  # the first call allocates
+        if not (graph()[:, -1] == END).all():
+            raise UserError(f"the graph {key} of {operation!r} does not end its sequences")
+    for _ in range(rounds):
+        for key, graph in graphs.items():
+            started = time.perf_counter()
+            graph()
+            times[key].append((time.perf_counter() - started) * 1e3)
+    row: dict[str, Any] = {"operation": operation, "batch": batch}
+    for statistic, function in (("median", median), ("minimum", min)):
+        values = {key: function(part) for key, part in times.items()}
+        row[statistic] = {f"{key}_ms": round(value, 3) for key, value in values.items()}
+        row[statistic]["ratio"] = round(values["now"] / values["first_version"], 2)
+    return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare serving graphs with another commit's.")
-    parser.add_argument("against", help="a commit whose bundles have the same grammars")
-    with reported():
-        against = parser.parse_args().against
-        rows: dict[str, list[dict[str, Any]]] = {}
-        with tempfile.TemporaryDirectory() as scratch:
-            other = of_commit(against, Path(scratch))
-            for name in BUNDLES:
-                before, after = Engine(other / name), Engine(ROOT / name)
-                rows[name] = []
-                for operation in after.grammar.operations:
-                    for batch in BATCHES:
-                        row = compared(before, after, operation, batch)
-                        rows[name].append(row)
-                        print(
-                            f"{name:24}{operation} batch of {batch:2d}: {row['before_ms']:7.3f} ms "
-                            f"before, {row['after_ms']:7.3f} now, {row['ratio']:.2f} of it",
-                            flush=True,
-                        )
-        print(f"wrote {write('decoders', {'against': against, 'rows': rows})}")
+    """Measure every batch size of + and -, and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoders")
+    parser.add_argument("--model", type=Path, default=ROOT / "model")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--result", default="decoders", help="name of the result")
+    options = parser.parse_args()
+    with cli_errors():
+        model = OnnxModel(options.model)
+        if model.grammar.digits != DIGITS:
+            raise UserError(f"{options.model} is not a model of {DIGITS}-digit operands")
+        rows = []
+        for operation in FIRST_GRAPHS:
+            for batch in BATCHES:
+                row = compare(model, operation, batch, options.rounds)
+                rows.append(row)
+                shown = row["median"]
+                print(
+                    f"{operation}  batch of {batch:3d}: first version "
+                    f"{shown['first_version_ms']:7.3f} ms, now {shown['now_ms']:7.3f} ms, "
+                    f"{shown['ratio']:.2f} times (minima {row['minimum']['ratio']:.2f})",
+                    flush=True,
+                )
+        figures = {"first_version": FIRST_VERSION, "rounds": options.rounds, "rows": rows}
+        print(f"wrote {write(options.result, figures)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""make bench-pipeline: seconds of `dvc repro --force` from nothing, whole and by stage.
+"""Time every stage of `dvc repro` from nothing, beside the first version's pipeline.
 
-Runs in a temporary clone of the last commit, with an empty cache and an empty MLflow store, and
-says whether dvc.lock came out unchanged.
+    make bench-pipeline        python -m benchmarks.pipeline [--tiny]
+
+Each version runs in a clone of its commit with its own default params, an empty DVC cache and an
+empty store, in turn: on all cores, then on one. A stage's time is that between DVC's lines
+`Running stage …`, so it includes its imports. Writes benchmarks/results/pipeline.json.
 """
 
 import argparse
@@ -11,49 +14,85 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from arithmetic.errors import Problem, reported
+from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import write
+from benchmarks.workspace import TINY, clone, environment, merge
+from registry.dvc_lock import read_yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+FIRST_VERSION = "a4cc569"
+COMMITS = {"now": "HEAD", "first_version": FIRST_VERSION}
+TARGETS = {"now": [], "first_version": ["evaluate"]}  # its last stage needs its own packages
+LARGEST_TRAINING_RATIO = 1.5  # the target
 
 
-def measure(clone: Path, project: str) -> dict[str, object]:
-    """Clone the last commit to `clone`, run the pipeline of a folder there, return the figures."""
-    subprocess.run(["git", "clone", "-q", "--local", str(ROOT), str(clone)], check=True)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    environment["PYTHONPATH"] = str(clone)
-    folder = clone / project
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", "--force"], cwd=folder, env=environment, check=False
+def measure(folder: Path, version: str, cores: list[int], is_tiny: bool) -> dict[str, Any]:
+    """Return the seconds of one pipeline, whole and by stage.
+
+    Raises:
+        UserError: a stage failed.
+    """
+    clone(folder, COMMITS[version])
+    if is_tiny:
+        batches = [16] if version == "now" else [16, 16]  # a batch for each operation
+        changes = {**TINY, "train": {**TINY["train"], "batch_sizes": batches}}
+        params = merge(read_yaml(folder / "params.yaml"), changes)
+        (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
+    command = ["taskset", "-c", ",".join(map(str, cores)), sys.executable, "-m", "dvc", "repro"]
+    process = subprocess.Popen(
+        [*command, "--force", *TARGETS[version]],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    if done.returncode:
-        raise Problem("dvc repro failed in the clone; its own words are above")
-    seconds = round(time.monotonic() - started, 1)
-    times = json.loads((folder / ".times.json").read_text())
-    unchanged = subprocess.run(
-        ["git", "diff", "--exit-code", "--stat"], cwd=folder, check=False
-    ).returncode
-    return {
-        "seconds": seconds,
-        "stages": {stage: entry["seconds"] for stage, entry in times.items()},
-        "lock_and_outputs_unchanged": unchanged == 0,
-    }
+    assert process.stdout is not None
+    started = time.monotonic()
+    marks, lines = [("start", started)], []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Running stage '"):
+            marks.append((line.split("'")[1], time.monotonic()))
+    if process.wait():
+        raise UserError(f"dvc repro failed in the clone: {''.join(lines)[-2000:]}")
+    marks.append(("end", time.monotonic()))
+    stages = {name: round(after - before, 1) for (name, before), (_, after) in pairwise(marks)}
+    return {"seconds": round(time.monotonic() - started, 1), "stages": stages}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the pipeline from nothing.")
-    parser.add_argument("--project", default=".", help="a folder with a dvc.yaml")
-    parser.add_argument("--result", default="pipeline")
-    given = parser.parse_args()
-    with reported(), tempfile.TemporaryDirectory() as scratch:
-        figures = measure(Path(scratch) / "clone", given.project)
-        path = write(given.result, figures)
-        print(json.dumps(figures, indent=2))
-        print(f"written to {path.relative_to(ROOT)}")
+    """Measure both versions on all cores and on one, and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline")
+    parser.add_argument("--tiny", action="store_true", help="operands 0-9, no result: a test")
+    parser.add_argument("--result", default="pipeline", help="name of the result")
+    options = parser.parse_args()
+    allowed = sorted(os.sched_getaffinity(0))
+    figures: dict[str, Any] = {"first_version": FIRST_VERSION}
+    with cli_errors():
+        for name, cores in (("all_cores", allowed), ("one_core", allowed[:1])):
+            rows = {}
+            for version in COMMITS:
+                with tempfile.TemporaryDirectory() as scratch:
+                    folder = Path(scratch) / "clone"
+                    rows[version] = measure(folder, version, cores, options.tiny)
+                print(f"{name}, {version}: {rows[version]}", flush=True)
+            now, first = (rows[version]["stages"]["train"] for version in COMMITS)
+            figures[name] = {
+                "cores": len(cores),
+                **rows,
+                "training_ratio": round(now / first, 2),
+            }
+            print(
+                f"{name}: training takes {now / first:.2f} times the first version's, "
+                f"target {LARGEST_TRAINING_RATIO}"
+            )
+        if not options.tiny:
+            print(f"wrote {write(options.result, figures)}")
 
 
 if __name__ == "__main__":

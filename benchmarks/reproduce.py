@@ -1,8 +1,9 @@
-"""make reproduce: does a fresh clone arrive at the hashes in dvc.lock?
+"""Retrain in a clone of the last commit and compare every hash with the committed dvc.lock.
 
-Clones the last commit to a temporary folder with an empty DVC cache, runs `dvc repro --force`
-there, and prints a certificate: every output's hash, expected and got, and what it was computed
-with. Ends with status 1 if one differs.
+    make reproduce        python -m benchmarks.reproduce [--cores 1]
+
+The clone has an empty DVC cache and a store of its own, so every stage runs. Prints a certificate
+and writes benchmarks/results/reproduce.json; exits with 1 if an output or a committed file differs.
 """
 
 import argparse
@@ -12,116 +13,99 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from arithmetic.errors import Problem, reported
+from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import machine, write
+from benchmarks.workspace import clone, environment, git
+from registry.dvc_lock import read_lock
+from stages import REPRODUCIBLE_ENVIRONMENT
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "numpy", "pandas", "onnx", "onnxruntime", "safetensors", "dvc")
-# Of what /proc/cpuinfo lists, the sets that numeric libraries choose their code by.
+PACKAGES = ("torch", "numpy", "pandas", "scipy", "onnx", "onnxruntime", "safetensors", "dvc")
+# Of the flags in /proc/cpuinfo those by which numeric libraries choose their code.
 INSTRUCTION_SETS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16")
 
 
-def outputs(lock: Path) -> dict[str, str]:
-    """Path to hash of everything that the stages wrote, from a dvc.lock."""
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-    return {
-        out["path"]: out[out["hash"]] for stage in stages.values() for out in stage.get("outs", [])
-    }
-
-
-def instruction_sets() -> list[str]:
-    """Those of INSTRUCTION_SETS that this CPU has; empty where /proc/cpuinfo does not tell."""
+def describe_environment() -> dict[str, Any]:
+    """Return what the hashes are computed with."""
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
-    return [name for name in INSTRUCTION_SETS if name in flags]
-
-
-def environment() -> dict[str, Any]:
-    """What the hashes were computed with."""
-    import stages
-
     return {
         **machine(),
-        "instruction_sets": instruction_sets(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
         "system": platform.platform(),
         "packages": {name: version(name) for name in PACKAGES},
-        "settings": stages.REPRODUCIBLE_ENVIRONMENT,
-        "threads_a_process": int(stages.REPRODUCIBLE_ENVIRONMENT["OMP_NUM_THREADS"]),
+        "settings": REPRODUCIBLE_ENVIRONMENT,
     }
 
 
-def compared(expected: dict[str, str], got: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Output to both hashes; "-" where one side does not have it."""
+def compare(expected: dict[str, str], actual: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Return both hashes of each output; "-" where one side does not have it."""
     return {
-        path: {"expected": expected.get(path, "-"), "got": got.get(path, "-")}
-        for path in sorted(expected | got)
+        path: {"expected": expected.get(path, "-"), "actual": actual.get(path, "-")}
+        for path in sorted(expected | actual)
     }
 
 
-def reproduce(project: str, cpus: set[int] | None) -> dict[str, Any]:
-    """Run the pipeline of `project` (a folder of the repository) in a clone.
+def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
+    """Run the pipeline from nothing in a clone at `folder`; return the certificate.
 
-    Args:
-        cpus: the cores it may use; None for all.
+    Raises:
+        UserError: a stage failed.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        clone = Path(scratch) / "clone"
-        subprocess.run(["git", "clone", "-q", "--local", str(ROOT), str(clone)], check=True)
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        folder = clone / project
-        expected = outputs(folder / "dvc.lock")
-        variables = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        variables["PYTHONPATH"] = str(clone)
-        variables.pop("MLFLOW_TRACKING_URI", None)
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", "repro", "--force"],
-            cwd=folder,
-            env=variables,
-            check=False,
-            preexec_fn=None if cpus is None else lambda: os.sched_setaffinity(0, cpus),
-        )
-        if done.returncode:
-            raise Problem("dvc repro failed in the clone; its own words are above")
-        rows = compared(expected, outputs(folder / "dvc.lock"))
+    clone(folder)
+    expected = read_lock(folder).merged("outs")
+    pinned = []
+    if cores:
+        allowed = sorted(os.sched_getaffinity(0))[:cores]
+        pinned = ["taskset", "-c", ",".join(map(str, allowed))]
+    started = time.monotonic()
+    command = [*pinned, sys.executable, "-m", "dvc", "repro"]
+    if subprocess.run(command, cwd=folder, env=environment(), check=False).returncode:
+        raise UserError("dvc repro failed in the clone (see above)")
+    outputs = compare(expected, read_lock(folder).merged("outs"))
+    changed = git(folder, "status", "--porcelain").splitlines()
+    is_equal = not changed and all(row["expected"] == row["actual"] for row in outputs.values())
     return {
-        "commit": commit,
-        "equal": all(row["expected"] == row["got"] for row in rows.values()),
-        "cores_allowed": len(cpus) if cpus else machine()["cores"],
-        "outputs": rows,
-        "environment": environment(),
+        "commit": git(folder, "rev-parse", "HEAD").strip(),
+        "equal": is_equal,
+        "cores_allowed": cores or machine()["cores"],
+        "seconds": round(time.monotonic() - started),
+        "changed_files": [line[3:] for line in changed],
+        "outputs": outputs,
+        "environment": describe_environment(),
     }
+
+
+def show(certificate: dict[str, Any]) -> str:
+    """Return the certificate as text."""
+    lines = [json.dumps(certificate["environment"], indent=2), ""]
+    lines += [f"commit {certificate['commit']}, {certificate['seconds']} seconds", ""]
+    lines += [f"{'output':32} {'expected':36} {'actual':36}"]
+    for path, row in certificate["outputs"].items():
+        sign = "=" if row["expected"] == row["actual"] else "DIFFERS"
+        lines.append(f"{path:32} {row['expected']:36} {row['actual']:36} {sign}")
+    lines += [f"committed file changed: {name}" for name in certificate["changed_files"]]
+    return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Reproduce dvc.lock in a fresh clone.")
-    parser.add_argument("--project", default=".", help="a folder with a dvc.yaml")
+    """Reproduce, print and write the certificate."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce")
     parser.add_argument("--cores", type=int, help="use only so many")
     parser.add_argument("--result", default="reproduce", help="name of the result")
-    given = parser.parse_args()
-    with reported():
-        cpus = None
-        if given.cores:
-            cpus = set(sorted(os.sched_getaffinity(0))[: given.cores])
-        certificate = reproduce(given.project, cpus)
-        print(json.dumps(certificate["environment"], indent=2))
-        print(f"\ncommit {certificate['commit']}")
-        print(f"\n{'output':34} {'expected':36} {'got':36}")
-        for path, row in certificate["outputs"].items():
-            sign = "=" if row["expected"] == row["got"] else "DIFFERS"
-            print(f"{path:34} {row['expected']:36} {row['got']:36} {sign}")
-        write(given.result, certificate)
+    options = parser.parse_args()
+    with cli_errors(), tempfile.TemporaryDirectory() as scratch:
+        certificate = reproduce(Path(scratch) / "clone", options.cores)
+        print(show(certificate))
+        write(options.result, certificate)
         if not certificate["equal"]:
-            raise Problem(
-                "this machine arrives at other bytes than dvc.lock; docs/reproducibility.md says "
-                "where that is to be expected"
+            raise UserError(
+                "this machine arrives at other bytes than dvc.lock",
+                "docs/explanation/reproducibility.md lists where that is expected",
             )
         print("\nreproduced: every hash is the one in dvc.lock")
 

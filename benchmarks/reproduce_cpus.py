@@ -1,17 +1,16 @@
-"""make reproduce-cpus: does another CPU arrive at the same bytes?
+"""Compare a shortened pipeline's bytes between this CPU, an emulated Intel and an emulated AMD one.
 
-Runs a shortened pipeline (`benchmarks.reproduce_short`) on this CPU and on an Intel Haswell and an
-AMD EPYC that QEMU emulates, and compares the SHA-256 of every output. Ends with status 1 if one
-differs. The result file also lists the operations of torch that trained: what the guard in
-tests/test_operations.py knows as verified.
+    make reproduce-cpus        python -m benchmarks.reproduce_cpus [--quick] [--keep FOLDER]
 
-QEMU 7.2 computes numpy's AVX2 `argsort` wrongly: what comes back is not sorted, while the same code
-sorts on a real CPU. Emulated, numpy therefore runs without it, and a second native run without
-AVX-512 has numpy take its AVX2 code on a real CPU.
+Runs `benchmarks.reproduce_short` here, here with numpy's AVX2 code, and under QEMU as Haswell and
+EPYC; exits with 1 if a hash differs. Writes benchmarks/results/reproduce-cpus.json, with the
+operations of torch that were compared (`benchmarks.reproduce_operations`).
+
+QEMU 7.2 computes numpy's AVX2 `argsort` wrongly, so emulated numpy runs without it; the second
+native run covers that code.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -23,94 +22,80 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arithmetic.errors import Problem, reported
-from benchmarks.reproduce import environment, outputs
-from benchmarks.results_file import write
-from benchmarks.sources import digest
+from arithmetic.artifacts import file_digest
+from arithmetic.errors import UserError, cli_errors
+from benchmarks.reproduce import describe_environment
+from benchmarks.results_file import ROOT, code_digest, write
+from benchmarks.workspace import environment
+from registry.dvc_lock import md5, read_lock
 
-ROOT = Path(__file__).resolve().parents[1]
 QEMU = "qemu-x86_64"
-# What decides the outputs: a kept one of other code would be compared as if it were of this.
-SOURCES = (
-    "arithmetic/*.py",
-    "stages/*.py",
-    "benchmarks/reproduce*.py",
-    "benchmarks/small.py",
-    "params.yaml",
-    "four-operations/params.yaml",
-)
-NUMPY = "NPY_DISABLE_CPU_FEATURES"
-AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"
+AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"  # as numpy names its sets of instructions
+SOURCES = ("arithmetic/*.py", "stages/*.py", "benchmarks/reproduce*.py", "benchmarks/workspace.py")
+SOURCES += ("params.yaml", "experiments/*.yaml", "hard_cases.csv", "model/*.json", "model/*.saf*")
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """One column of the table.
+    """Describe one column of the table.
 
     Attributes:
-        command: what stands before `python`.
+        emulator: the command before `python`.
         numpy_without: sets of instructions that numpy does not use.
     """
 
     name: str
-    command: tuple[str, ...] = ()
+    emulator: tuple[str, ...] = ()
     numpy_without: str = ""
 
 
-NATIVE = Cpu("this CPU")
 CPUS = (
-    NATIVE,
-    Cpu("this CPU, numpy by AVX2", numpy_without=AVX512),
+    Cpu("this CPU"),
+    Cpu("this CPU, numpy without AVX-512", numpy_without=AVX512),
     Cpu("Intel Haswell, emulated", (QEMU, "-cpu", "Haswell"), "X86_V3"),
     Cpu("AMD EPYC, emulated", (QEMU, "-cpu", "EPYC"), "X86_V3"),
 )
+QUICK_CPUS = (CPUS[0], *CPUS[2:])
 
 
-def emulator() -> str:
-    """QEMU's version; raises Problem without it."""
+def emulator_version() -> str:
+    """Return QEMU's version; raise UserError without it."""
     if not shutil.which(QEMU):
-        raise Problem(
-            f"{QEMU} is missing, which emulates the other CPUs; `apt-get install qemu-user` "
-            "brings it"
-        )
+        raise UserError(f"{QEMU} is not installed", "apt-get install qemu-user")
     done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[0]
 
 
-def computed(cpu: Cpu, folder: Path, quick: bool, core: int) -> dict[str, Any]:
-    """outputs.json of one CPU, made in `folder` on one core unless it is there.
+def compute(cpu: Cpu, folder: Path, is_quick: bool, core: int) -> dict[str, Any]:
+    """Return outputs.json of one CPU, computed in `folder` unless it is there.
 
     Raises:
-        Problem: the pipeline fails there.
+        UserError: the pipeline failed there.
     """
     finished = folder / "outputs.json"
-    if finished.exists():
-        print(f"computed before on {cpu.name}", flush=True)
-        return read(finished)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), NUMPY: cpu.numpy_without}
-    command = [*cpu.command, sys.executable, "-m", "benchmarks.reproduce_short", str(folder)]
-    command += ["--core", str(core), *(["--quick"] if quick else [])]
-    done = subprocess.run(
-        command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise Problem(
-            f"the pipeline fails on {cpu.name}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    if not finished.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        command = ["taskset", "-c", str(core), *cpu.emulator, sys.executable]
+        command += ["-m", "benchmarks.reproduce_short", str(folder)]
+        command += ["--quick"] if is_quick else []
+        variables = environment(
+            PYTHONPATH=str(ROOT), NPY_DISABLE_CPU_FEATURES=cpu.numpy_without, LOKY_MAX_CPU_COUNT="1"
         )
+        with (folder / "log").open("w") as log:
+            done = subprocess.run(
+                command, cwd=ROOT, env=variables, stdout=log, stderr=log, check=False
+            )
+        if done.returncode:
+            text = (folder / "log").read_text(errors="replace")
+            raise UserError(f"the pipeline fails on {cpu.name}: {text[-3000:]}")
     print(f"computed on {cpu.name}", flush=True)
-    return read(finished)
-
-
-def read(finished: Path) -> dict[str, Any]:
-    """outputs.json of one CPU."""
     content: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
     return content
 
 
-def compared(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """Output to CPU to hash; a CPU that did not compute an output has "-" there."""
+def build_table(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return output to CPU to hash; "-" where a CPU has no such output."""
     names = sorted({name for result in results.values() for name in result["sha256"]})
     return {
         name: {cpu: result["sha256"].get(name, "-") for cpu, result in results.items()}
@@ -118,102 +103,80 @@ def compared(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
     }
 
 
-def equal(row: dict[str, str]) -> bool:
+def is_equal(row: dict[str, str]) -> bool:
+    """Return whether all CPUs have one hash."""
     return len(set(row.values())) == 1
 
 
-def committed(folder: Path, hashes: dict[str, str]) -> dict[str, bool]:
-    """Outputs that the repository has as well, and whether they are its bytes.
-
-    Data sets and their summary by dvc.lock, serving graphs by the committed files.
-    """
+def compare_with_repository(folder: Path) -> dict[str, bool]:
+    """Return whether data and decoders, which are not shortened, are those of the repository."""
     same = {}
-    for name, project in (("default", ROOT), ("four-operations", ROOT / "four-operations")):
-        for path, md5 in outputs(project / "dvc.lock").items():
-            copy = folder / name / Path(path).name
-            if copy.suffix == ".csv" and copy.is_file():
-                got = hashlib.md5(copy.read_bytes(), usedforsecurity=False).hexdigest()
-                same[f"{name}/data/{copy.name}"] = got == md5
-        for graph in (project / "bundle" / "decoders").glob("*.onnx"):
-            key = f"{name}/committed/decoders/{graph.name}"
-            if key in hashes:
-                same[key] = hashlib.sha256(graph.read_bytes()).hexdigest() == hashes[key]
+    for path, locked in read_lock(ROOT).data.items():
+        same[f"default-data/{path}"] = md5(folder / "default-data" / path) == locked
+    for graph in (ROOT / "model").glob("decoders/*.onnx"):
+        path = graph.relative_to(ROOT)
+        same[f"trained/{path}"] = file_digest(folder / "trained" / path) == file_digest(graph)
     return same
 
 
-def compare(quick: bool, cpus: tuple[Cpu, ...] = CPUS, kept: Path | None = None) -> dict[str, Any]:
-    """Run everything and compare; as many at once as there are cores.
+def compare(is_quick: bool, cpus: tuple[Cpu, ...], keep: Path | None = None) -> dict[str, Any]:
+    """Compute on every CPU, as many at once as there are cores, and compare.
 
     Args:
-        kept: a folder for what each CPU computed, so that an ended comparison can be gone on with;
-            by default it is gone afterwards.
+        keep: keeps each CPU's outputs here, so that an interrupted comparison continues.
     """
-    allowed = sorted(os.sched_getaffinity(0))
-    version = emulator()
+    version, allowed = emulator_version(), sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:
-        place = (kept / digest(*SOURCES) if kept else Path(scratch)).resolve()
-        folders = {cpu: place / str(index) for index, cpu in enumerate(cpus)}
+        place = (keep / code_digest(*SOURCES) if keep else Path(scratch)).resolve()
+        folders = [place / cpu.name.replace(" ", "-") for cpu in cpus]
         with ThreadPoolExecutor(len(allowed)) as pool:
-            jobs = {
-                cpu.name: pool.submit(
-                    computed, cpu, folders[cpu], quick, allowed[index % len(allowed)]
-                )
-                for index, cpu in enumerate(cpus)
-            }
-            results = {name: job.result() for name, job in jobs.items()}
-        same = {} if quick else committed(folders[cpus[0]], results[cpus[0].name]["sha256"])
-    rows = compared(results)
-    operations = {name: set(result["operations"]) for name, result in results.items()}
+            cores = [allowed[index % len(allowed)] for index in range(len(cpus))]
+            jobs = pool.map(compute, cpus, folders, [is_quick] * len(cpus), cores)
+            results = {cpu.name: result for cpu, result in zip(cpus, jobs, strict=True)}
+        same = {} if is_quick else compare_with_repository(folders[0])
+    outputs = build_table(results)
+    operations = [set(result["operations"]) for result in results.values()]
     return {
-        "quick": quick,
-        "equal": all(map(equal, rows.values())),
-        "as_committed": all(same.values()),
+        "quick": is_quick,
+        "equal": all(map(is_equal, outputs.values())),
+        "as_in_repository": same,
         "emulator": version,
-        "cpus": {
-            cpu.name: {
-                "numpy_without": cpu.numpy_without.split(),
-                "torch_capability": results[cpu.name]["capability"],
-            }
-            for cpu in cpus
-        },
-        "environment": environment(),
-        "outputs": rows,
-        "committed": same,
-        "operations": sorted(set.intersection(*operations.values())),
+        "cpus": {cpu.name: {"numpy_without": cpu.numpy_without.split()} for cpu in cpus},
+        "environment": describe_environment(),
+        "outputs": outputs,
+        "operations": sorted(set.intersection(*operations)),
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """CPU × output × equal."""
-    lines = []
+def show(result: dict[str, Any]) -> str:
+    """Return the table of outputs as text."""
+    lines = [f"CPU {n + 1}: {name}" for n, name in enumerate(result["cpus"])]
     for name, row in result["outputs"].items():
-        sign = "=" if equal(row) else "DIFFERS"
-        if name in result["committed"]:
-            sign += ", as committed" if result["committed"][name] else ", NOT AS COMMITTED"
-        shown = "  ".join(value[:12] for value in row.values())
-        lines.append(f"{name:46} {shown}  {sign}")
-    heads = [f"{'output':46} {'  '.join(f'CPU {n + 1:<8}' for n in range(len(result['cpus'])))}"]
-    names = [f"CPU {n + 1}: {name}" for n, name in enumerate(result["cpus"])]
-    return "\n".join([*names, "", *heads, *lines])
+        sign = "=" if is_equal(row) else "DIFFERS"
+        if not result["as_in_repository"].get(name, True):
+            sign += ", NOT AS IN THE REPOSITORY"
+        lines.append(f"{name:48} {'  '.join(value[:10] for value in row.values())}  {sign}")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare a shortened pipeline between CPUs.")
-    parser.add_argument("--quick", action="store_true", help="a few steps, as CI does")
-    parser.add_argument("--result", help="name of the result (reproduce-cpus; none when quick)")
+    """Compare, print and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce_cpus")
+    parser.add_argument("--quick", action="store_true", help="operands 0-9 alone, no result")
     parser.add_argument("--keep", type=Path, help="keep and reuse each CPU's outputs in a folder")
-    given = parser.parse_args()
-    with reported():
-        result = compare(given.quick, kept=given.keep)
-        print(table(result))
-        name = given.result or ("" if given.quick else "reproduce-cpus")
-        if name:
-            write(name, result)
+    parser.add_argument("--result", default="reproduce-cpus", help="name of the result")
+    options = parser.parse_args()
+    with cli_errors():
+        cpus = QUICK_CPUS if options.quick else CPUS
+        result = compare(options.quick, cpus, options.keep)
+        print(show(result))
+        if not options.quick:
+            write(options.result, result)
         if not result["equal"]:
-            raise Problem("CPUs differ in the outputs marked above")
-        if not result["as_committed"]:
-            raise Problem("every CPU has the same bytes, and they are not those of the repository")
-        print(f"\n{len(result['outputs'])} outputs, equal on all {len(result['cpus'])}")
+            raise UserError("CPUs differ in the outputs marked above")
+        if not all(result["as_in_repository"].values()):
+            raise UserError("every CPU has the same bytes, and they are not the repository's")
+        print(f"\n{len(result['outputs'])} outputs, equal on all {len(cpus)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Which operations of torch a piece of code really uses.
+"""Record which operations of torch a piece of code uses, and which were compared between CPUs.
 
-Seen below autograd, so what a backward pass and an optimiser call is there too. Each is named as
-torch names it, with the types of its tensors: a kernel for float64 is another one than for float32.
+Recorded below autograd, so the backward pass and the optimizers are included. An operation has the
+types of its tensors in its name: a kernel for float64 is another one than for float32.
 """
 
 import json
@@ -12,15 +12,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from arithmetic.errors import Problem
+from benchmarks.results_file import RESULTS
 
-# Written by `make reproduce-cpus`: an operation is verified when a training that used it had the
-# same hashes on every CPU.
-RESULT = Path(__file__).resolve().parent / "results" / "reproduce-cpus.json"
+RESULT = RESULTS / "reproduce-cpus.json"
 
 
 class Operations(TorchDispatchMode):
-    """Collects the operations called inside the `with` block in `seen`."""
+    """Collect the operations called inside the `with` block in `seen`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,6 +27,7 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        """Call one operation and note it."""
         result = func(*args, **(kwargs or {}))
         tensors = (x for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor))
         kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
@@ -36,24 +35,7 @@ class Operations(TorchDispatchMode):
         return result
 
 
-def verified(result: Path = RESULT) -> set[str]:
-    """The operations whose hashes were equal on every CPU.
-
-    Raises:
-        Problem: they were not equal when they were last compared.
-    """
-    found = json.loads(result.read_text(encoding="utf-8"))
-    if not found["equal"]:
-        raise Problem(f"{result} says that CPUs differ, so it verifies no operation")
-    return set(found["operations"])
-
-
-def refuse_unverified(seen: set[str], known: set[str]) -> None:
-    """Raises Problem, naming it, if an operation was never compared between CPUs."""
-    unknown = sorted(seen - known)
-    if unknown:
-        raise Problem(
-            f"training uses {', '.join(unknown)}, which was never compared between CPUs: run "
-            "`make reproduce-cpus`, and where the hashes differ use another operation "
-            "(docs/reproducibility.md names some)"
-        )
+def find_unverified(seen: set[str], result: Path = RESULT) -> list[str]:
+    """Return the operations that had no equal hashes on every CPU when they were last compared."""
+    content = json.loads(result.read_text(encoding="utf-8"))
+    return sorted(seen - set(content["operations"] if content["equal"] else ()))

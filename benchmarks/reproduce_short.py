@@ -1,11 +1,9 @@
-"""A shortened pipeline in one process; what `make reproduce-cpus` runs on every CPU.
+"""Run shortened pipelines in one process on one core, and hash all that they write.
 
-    python -m benchmarks.reproduce_short FOLDER      writes FOLDER/outputs.json
+    python -m benchmarks.reproduce_short FOLDER [--quick]        writes FOLDER/outputs.json
 
-The functions are the stages' own and the shapes are the real ones. Only counts are smaller: steps
-of training, equations validated, certified and decoded. The small configuration goes through all
-of it, evaluation included. One process, because a process that an emulated one starts would run on
-the real CPU; `stages.shards` gives the same bytes with one as with several.
+`benchmarks.reproduce_cpus` runs this on each CPU. One process, because a process that an emulated
+one starts would run on the real CPU. The stages are the pipeline's own; only counts are smaller.
 """
 
 # Importing `stages` sets the environment that torch reads when it loads, so it comes first.
@@ -15,271 +13,183 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from unittest.mock import patch
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from arithmetic import bundle, layouts
-from arithmetic.config import BundleConfig, ModelConfig
-from arithmetic.errors import reported
-from benchmarks import small
+from arithmetic.artifacts import WEIGHTS
+from arithmetic.errors import cli_errors
+from arithmetic.inference import OnnxModel
+from arithmetic.model import Transformer, load_model
 from benchmarks.reproduce_operations import Operations
-from stages import domain, evaluate, export, generate, train
-from stages.certify import SHARD, Equations, Prover
-from stages.params import Params, load
-from stages.replica import Replica
-from stages.shards import single
-from stages.torch_setup import single_threaded
+from benchmarks.results_file import ROOT
+from benchmarks.workspace import TINY, Changes, merge
+from registry.dvc_lock import read_yaml
+from stages import certify, domain, evaluate, export, generate, train
+from stages.dataset import read_split
+from stages.optimizer import build_optimizers
+from stages.params import load_params
+from stages.workers import Workers, set_deterministic
 
-ROOT = Path(__file__).resolve().parents[1]
-PROJECTS = {"default": ROOT, "four-operations": ROOT / "four-operations"}
-ATTENTIONS = ("position", "content")
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything.
-
-    Attributes:
-        projects: which configurations.
-        data: equations to train on; None for as many as the configuration has.
-        steps: of the warm-up, the flat and the decaying part, from scratch.
-        late: steps from the committed weights.
-        validated, certified, decoded: equations of each operation.
-        graphs: whether graphs are exported.
-        small: whether the small configuration goes through every stage besides, and a domain too
-            large to be listed is sampled.
-    """
-
-    projects: tuple[str, ...] = ("default", "four-operations")
-    data: int | None = None
-    steps: tuple[int, int, int] = (1, 1, 1)
-    late: int = 2
-    validated: int = 200
-    certified: int = 1_000
-    decoded: int = 200
-    graphs: bool = True
-    small: bool = True
+FEW_STEPS = {"warmup_steps": 1, "flat_steps": 1, "decay_steps": 2, "validate_every": 2}
+FEW_EQUATIONS = {"train_size": 2_000, "validation_size": 200, "test_size": 200}
+LATE_STEPS = 2
+SAMPLE, DECODED = 1_000, 200  # equations of the trained model
+MODULES = {"generate": generate, "train": train, "export": export, "evaluate": evaluate}
+ALL = tuple(MODULES)
 
 
-FULL = Size()
-# What CI has time for: emulated, a step costs about 5 s and the graphs of two operations 20 s.
-QUICK = Size(("default",), 2_000, (1, 0, 1), 1, 50, 500, 20, graphs=False, small=False)
+class Configuration(NamedTuple):
+    """Describe one shortened pipeline: an experiment file, changed params and the stages to run."""
+
+    changes: Changes
+    stages: tuple[str, ...] = ALL
+    experiment: str = ""
+
+    def params(self) -> dict[str, Any]:
+        """Return all params."""
+        params = read_yaml(ROOT / "params.yaml")
+        if self.experiment:
+            params = merge(params, read_yaml(ROOT / "experiments" / f"{self.experiment}.yaml"))
+        return merge(params, self.changes)
 
 
-@dataclass
+FOUR_TINY: Changes = {
+    "generate": {"max_operand": 9, "train_size": 240, "validation_size": 40, "test_size": 40},
+    "train": {**FEW_STEPS, "batch_sizes": [16, 16, 16]},
+    "evaluate": TINY["evaluate"],
+}
+QUICK = {
+    "tiny": Configuration({**TINY, "train": {**FEW_STEPS, "batch_sizes": [16]}}),
+    "tiny-four-operations": Configuration(FOUR_TINY, experiment="four-operations"),
+}
+# The real shapes: three digits, batches as they are.
+SHORT: Changes = {"generate": FEW_EQUATIONS, "train": FEW_STEPS}
+FULL = {
+    **QUICK,
+    "default-data": Configuration({}, ("generate",)),
+    "short": Configuration(SHORT, ALL[:3]),
+    "short-positional": Configuration(SHORT, ALL[:3], "positional-attention"),
+    "short-four-operations": Configuration(
+        {**SHORT, "generate": {**FEW_EQUATIONS, "max_operand": 99}}, ALL[:3], "four-operations"
+    ),
+    "six-digits": Configuration({"generate": FEW_EQUATIONS}, ("generate",), "six-digits"),
+}
+
+
 class Outputs:
-    """SHA-256 by name of everything computed, and the operations that trained."""
+    """Collect the SHA-256 of each output by name, and the operations of torch that trained."""
 
-    sha256: dict[str, str] = field(default_factory=dict)
-    operations: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.sha256: dict[str, str] = {}
+        self.operations: set[str] = set()
 
     def add(self, name: str, content: bytes) -> None:
+        """Hash one output."""
         self.sha256[name] = hashlib.sha256(content).hexdigest()
         print(f"{self.sha256[name][:12]}  {name}", flush=True)
 
     def add_files(self, name: str, folder: Path) -> None:
-        for path in sorted(filter(Path.is_file, folder.rglob("*"))):
-            self.add(f"{name}/{path.relative_to(folder)}", path.read_bytes())
-
-    def add_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
-        parts = [key.encode() + tensor.numpy().tobytes() for key, tensor in tensors.items()]
-        self.add(name, b"".join(parts))
+        """Hash every file that a pipeline wrote."""
+        for part in ("data", "model", "metrics", "reports"):
+            for path in sorted(filter(Path.is_file, (folder / part).rglob("*"))):
+                self.add(f"{name}/{path.relative_to(folder)}", path.read_bytes())
 
 
-class InThisProcess:
-    """`stages.certify.Provers` without a pool: the same shards, one after the other."""
-
-    def __init__(self, folder: Path, processes: int):
-        self.prover = Prover(folder)
-
-    def __enter__(self) -> "InThisProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def run(
-        self, method: str, equations: Equations, size: int = SHARD, arguments: tuple[int, ...] = ()
-    ) -> np.ndarray:
-        parts = [getattr(self.prover, method)(part, *arguments) for part in equations.split(size)]
-        return np.concatenate(parts) if parts else np.empty(0)
-
-
-def data(
-    params: Params, folder: Path, train_size: int | None = None, hard_cases: Sequence[str] = ()
-) -> None:
-    """The stage `generate` into `folder`, by the names that the pipeline's outputs have."""
+def run_pipeline(name: str, configuration: Configuration, folder: Path, outputs: Outputs) -> None:
+    """Run the stages of a configuration in `folder`, which becomes the working directory."""
     folder.mkdir(parents=True)
-    wanted = params.generate
-    if train_size:
-        wanted = wanted.model_copy(update={"train_size": train_size})
-    splits = generate.generate(wanted, hard_cases)
-    for name, rows in splits.items():
-        rows.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    generate.summary(splits).to_csv(folder / "data_summary.csv", index=False, lineterminator="\n")
+    os.chdir(folder)
+    (folder / "params.yaml").write_text(json.dumps(configuration.params()), encoding="utf-8")
+    shutil.copy(ROOT / "hard_cases.csv", folder)
+    for stage in configuration.stages:
+        with Operations() as operations:
+            MODULES[stage].main()
+        if stage == "train":
+            outputs.operations |= operations.seen
+    outputs.add_files(name, folder)
 
 
-def shape_of(params: Params, attention: str) -> ModelConfig:
-    model = params.model.model_copy(update={"attention": attention})
-    return train.shape_of(params.model_copy(update={"model": model}))
+def run_trained_model(data: Path, folder: Path, outputs: Outputs) -> None:
+    """Continue from the weights of model/: activations differ at the end of a training.
 
-
-def trained(
-    params: Params, attention: str, source: Path, target: Path, outputs: Outputs, size: Size
-) -> None:
-    """The stages `train` and `export`: initialised, a few steps through every phase, exported."""
-    grammar, shape = params.generate.grammar, shape_of(params, attention)
-    prompt = layouts.prompt_length(grammar.digits)
-    warmup, flat, decay = size.steps
-    short = params.train.model_copy(
-        update={
-            "warmup_steps": warmup,
-            "flat_steps": flat,
-            "decay_steps": decay,
-            "validate_every": 2,
-        }
+    Args:
+        data: the folder of the pipeline `default-data`.
+    """
+    shutil.copytree(ROOT / "model", folder / "model")
+    shutil.copytree(data / "data", folder / "data")
+    shutil.copy(ROOT / "params.yaml", folder)
+    os.chdir(folder)
+    export.main()
+    outputs.add_files("trained", folder)
+    params, grammar = load_params(), load_params().generate.grammar
+    job = train.build_job(params, read_split("train", grammar), read_split("validation", grammar))
+    model = Transformer(job.config)
+    model.load_state_dict(load_file(folder / "model" / WEIGHTS))
+    rates = params.train
+    muon, adamw = build_optimizers(
+        model, rates.muon_learning_rate, rates.muon_momentum, rates.adamw_learning_rate
     )
-    sequences = train.read_sequences(source / "train.csv", grammar)
-    validation = [
-        rows[: size.validated] for rows in train.read_sequences(source / "validation.csv", grammar)
-    ]
-    replica = Replica(shape, short, prompt, sequences)
-    outputs.add_tensors(f"{target.name}/initial weights", replica.weights())
-    with Operations() as operations:
-        progress = train.train(shape, short, prompt, sequences, validation)
-    outputs.operations |= operations.seen
-    paths = SimpleNamespace(
-        config=target / bundle.CONFIG,
-        weights=target / bundle.WEIGHTS,
-        history=target / "history.csv",
-        summary=target / "training.json",
-    )
-    train.write(progress, short, BundleConfig(grammar, shape), paths)
-    if size.graphs:
-        (target / bundle.DECODERS).mkdir()
-        for path, graph in export.export(target, params.export.opset).items():
-            (target / path).write_bytes(graph)
-    outputs.add_files(target.name, target)
-
-
-def late_steps(params: Params, committed: Path, source: Path, outputs: Outputs, size: Size) -> None:
-    """Steps from the committed weights: activations are others at the end of a training."""
-    grammar, shape = params.generate.grammar, train.shape_of(params)
-    prompt = layouts.prompt_length(grammar.digits)
-    replica = Replica(
-        shape, params.train, prompt, train.read_sequences(source / "train.csv", grammar)
-    )
-    replica.model.load_state_dict(export.load_model(committed).state_dict())
-    exchange = single(params.train.shards, replica.size)
-    with Operations() as operations:
-        for step in range(params.train.steps - size.late, params.train.steps):
-            replica.step(exchange, step)
-    outputs.operations |= operations.seen
-    outputs.add_tensors(f"{source.name}/steps from the committed weights", replica.state())
-
-
-def certified(params: Params, committed: Path, name: str, outputs: Outputs, size: Size) -> None:
-    """The committed model: its graphs exported anew, margins and answers on a sample."""
-    if size.graphs:
-        for path, graph in export.export(committed, params.export.opset).items():
-            outputs.add(f"{name}/committed/{path}", graph)
-    prover, grammar = Prover(committed), params.generate.grammar
-    rng = np.random.default_rng(1)
+    batches = train.Batches(job)
+    for step in range(LATE_STEPS):
+        train.update_gradients(model, job, batches, step, Workers())
+        muon.step()
+        adamw.step()
+    outputs.add("trained/late steps", join(model.state_dict()))
+    loaded = certify.LoadedModel(load_model(folder / "model"), OnnxModel(folder / "model"))
     for operation in grammar.operations:
-        every = Equations(operation, *grammar.equations(operation))
-        sample = every[rng.choice(len(every), size.certified, replace=False)]
-        outputs.add(f"{name}/committed/margins {operation}", prover.margins(sample).tobytes())
-        few = sample[slice(size.decoded)]
-        outputs.add(f"{name}/committed/decoded {operation}", prover.decode(few).tobytes())
-        outputs.add(f"{name}/committed/decoded by graph {operation}", prover.graph(few).tobytes())
-        fewer = few[slice(size.decoded // 10)]
-        outputs.add(f"{name}/committed/beam {operation}", prover.beam(fewer, 3).tobytes())
+        rows = np.random.default_rng(1).choice(grammar.count(operation), SAMPLE, replace=False)
+        sample = certify.Equations(operation, *grammar.equations(operation)).select(rows)
+        margins = certify.compute_margins(loaded, sample)
+        outputs.add(f"trained/margins {operation}", margins.tobytes())
+        decoded = certify.decode(loaded, sample.select(slice(DECODED)))
+        outputs.add(f"trained/decoded {operation}", decoded.tobytes())
 
 
-def small_pipeline(scratch: Path, outputs: Outputs) -> None:
-    """Operands 0-9 through every stage, `evaluate` with all that it writes."""
-    file = scratch / "params.yaml"
-    file.write_text(json.dumps(small.params()), encoding="utf-8")  # JSON is YAML
-    params = load(file)
-    data(params, scratch / "small-data")
-    outputs.add_files("small/data", scratch / "small-data")
-    target = scratch / "small"
-    trained(params, params.model.attention, scratch / "small-data", target, outputs, FULL)
-    grammar = params.generate.grammar
-    read = partial(evaluate.read_equations, grammar=grammar)
-    with patch.object(evaluate, "Provers", InThisProcess):
-        result = evaluate.evaluate(
-            target,
-            read(scratch / "small-data" / "test.csv"),
-            read(scratch / "small-data" / "train.csv"),
-            params.evaluate,
-        )
-    outputs.add("small/evaluation.json", json.dumps(result, indent=2).encode())
+def join(tensors: dict[str, Tensor]) -> bytes:
+    """Return names and values as bytes."""
+    return b"".join(name.encode() + tensor.numpy().tobytes() for name, tensor in tensors.items())
 
 
-def sampled_domain(params: Params, scratch: Path, outputs: Outputs) -> None:
-    """Six digits: candidates instead of the whole domain, a sample instead of every equation."""
-    large = {"max_operand": 999_999, "train_size": 2_000, "validation_size": 200, "test_size": 200}
-    params = params.model_copy(update={"generate": params.generate.model_copy(update=large)})
-    data(params, scratch / "six-digits")
-    outputs.add_files("six-digits/data", scratch / "six-digits")
-    for operation in params.generate.operations:
-        rng = np.random.default_rng(params.evaluate.seed)
-        certified = domain.chosen(params.generate.grammar, operation, 10_000, rng).equations
-        pairs = np.stack([certified.operand_1, certified.operand_2])
-        outputs.add(f"six-digits/certified {operation}", pairs.tobytes())
-    bounds = [domain.error_rate_bound(errors, 1_000_000) for errors in range(100)]
+def run_sampled_domain(outputs: Outputs) -> None:
+    """Choose equations of a domain too large to list, and bound its error rate."""
+    grammar = generate.load_params().generate.grammar
+    for operation in grammar.operations:
+        rng = np.random.default_rng(1)
+        pairs, _ = domain.choose_equations(grammar, operation, 10_000, rng)
+        outputs.add(f"six-digits/certified {operation}", np.stack(pairs).tobytes())
+    bounds = [domain.bound_error_rate(errors, 1_000_000) for errors in range(100)]
     outputs.add("six-digits/error rate bounds", repr(bounds).encode())
 
 
-def everything(scratch: Path, size: Size) -> Outputs:
-    """All outputs, computed in `scratch`, which becomes the working directory."""
-    single_threaded()
-    os.chdir(scratch)  # where checkpoints go
+def run_everything(scratch: Path, is_quick: bool) -> Outputs:
+    """Return all outputs, computed in `scratch`."""
+    set_deterministic()
     outputs = Outputs()
-    for name in size.projects:
-        project = PROJECTS[name]
-        params = load(project / "params.yaml")
-        source = scratch / name
-        hard = generate.read_hard_cases(project / "hard_cases.csv")
-        data(params, source, size.data, hard)
-        outputs.add_files(f"{name}/data", source)
-        for attention in ATTENTIONS:
-            # Of four operations the committed model's graphs will do: emulated they take minutes.
-            fewer = replace(size, graphs=size.graphs and name == "default")
-            trained(params, attention, source, scratch / f"{name}-{attention}", outputs, fewer)
-        late_steps(params, project / "bundle", source, outputs, size)
-        certified(params, project / "bundle", name, outputs, size)
-    if size.small:
-        small_pipeline(scratch, outputs)
-        sampled_domain(load(PROJECTS["default"] / "params.yaml"), scratch, outputs)
+    for name, configuration in (QUICK if is_quick else FULL).items():
+        run_pipeline(name, configuration, scratch / name, outputs)
+    if not is_quick:
+        run_sampled_domain(outputs)  # in the folder of six-digits, the last one
+        if (ROOT / "model").is_dir():
+            run_trained_model(scratch / "default-data", scratch / "trained", outputs)
     return outputs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compute a shortened pipeline's outputs.")
+    """Compute, hash and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce_short")
     parser.add_argument("folder", type=Path, help="an empty folder to work in")
-    parser.add_argument("--quick", action="store_true", help="what CI does")
-    parser.add_argument("--core", type=int, help="run on this one")
-    given = parser.parse_args()
-    with reported():
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(allowed) if given.core is None else given.core})
-        outputs = everything(given.folder.resolve(), QUICK if given.quick else FULL)
-        found: dict[str, Any] = {
-            "sha256": outputs.sha256,
-            "operations": sorted(outputs.operations),
-            "capability": torch.backends.cpu.get_cpu_capability(),
-        }
-        (given.folder / "outputs.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    with cli_errors():
+        folder = options.folder.resolve()
+        outputs = run_everything(folder, options.quick)
+        content = {"sha256": outputs.sha256, "operations": sorted(outputs.operations)}
+        (folder / "outputs.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +32,8 @@ from registry.record import record
 from registry.versions import alias_target
 from scripts.experiment import ROOT, dvc
 
-TRACKING_URI = "http://127.0.0.1:5000"  # of compose.yaml
-START_SECONDS = 120.0
+TRACKING_URI = f"http://127.0.0.1:{os.environ.get('TRACKING_PORT') or 5000}"  # of compose.yaml
+START_SECONDS = 90.0
 # Loopback never goes through a proxy of the environment.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -47,14 +48,16 @@ def request(url: str, body: dict[str, str] | None = None) -> dict[str, Any]:
 
 
 def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Wait until `url` answers 200; raise UserError after two minutes or when `process` ended."""
+    """Wait until `url` answers 200; raise UserError after START_SECONDS or when `process` ended."""
     deadline = time.monotonic() + START_SECONDS
     reason = ""
     while time.monotonic() < deadline and (process is None or process.poll() is None):
         try:
             request(url)
             return
-        except OSError as error:  # not listening yet, or 503 while it loads the model
+        except urllib.error.HTTPError as error:  # 503 while it loads the model
+            reason = error.read().decode(errors="replace")[:300] or str(error)
+        except OSError as error:  # not listening yet
             reason = str(error)
         time.sleep(0.2)
     if process is not None and process.poll() is not None:

@@ -23,6 +23,7 @@ from arithmetic.errors import UserError
 from stages import REPRODUCIBLE_ENVIRONMENT
 
 SHARDS = 2
+PEER_SECONDS = 5.0
 Result = TypeVar("Result")
 
 
@@ -71,6 +72,7 @@ def run_workers(function: Callable[[Any, Workers], Result], job: object) -> Resu
         try:
             return _run(function, job, directory, rank=0)
         except RuntimeError as error:  # raised by gloo when its peer is gone
+            second.join(PEER_SECONDS)  # a killed process closes its sockets before it is gone
             if second.is_alive():
                 raise
             raise UserError(

@@ -1,83 +1,64 @@
-"""A small pipeline, run once for real: `+ -` over 0-9, a few seconds, all of it in tmp."""
+"""Keep the tests apart from the user's settings, and run one small pipeline for all of them."""
 
 # Importing `stages` sets the environment that torch reads when it loads, so it comes first.
 import stages  # noqa: F401, I001
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
-from benchmarks.small import checkout, dvc_environment
 from serving.settings import Settings
+from tests.small_project import commit, dvc, make_project
 
-
-# The same cases in every run, and none too slow on a busy machine.
+# The same cases in every run, and no case too slow on a busy machine.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("tests")
 
-# What a user's shell may say to the product: no test may write to their registry, by their keys.
-OURS = ("MLFLOW_", "SIGNING_KEY", "SHADOW_", "DVC_EXP_", "DVC_STAGE", "GIT_", "FORWARDED_", "AWS_")
+# A test must not use the user's registry or keys.
+USER_SETTINGS = ("MLFLOW_", "SIGNING_KEY", "TRUSTED_KEY", "SERVICE_URL", "DVC_EXP_", "DVC_STAGE")
+USER_SETTINGS += ("GIT_", "FORWARDED_", "AWS_", "PROMETHEUS_MULTIPROC_DIR")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing of the user's settings; versions are remembered where no user's service looks."""
+def _no_user_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Remove the user's settings, and keep downloaded models out of the user's cache."""
     settings = {name.upper() for name in Settings.model_fields}
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.upper() in settings or name.startswith((*OURS, "PROMETHEUS_MULTIPROC_DIR")):
+            if name.upper() in settings or name.startswith(USER_SETTINGS):
                 patch.delenv(name)
         patch.setenv("MODEL_CACHE", str(tmp_path_factory.mktemp("models")))
         yield
 
 
-def dvc(root: Path, *arguments: str) -> str:
-    """Run dvc in `root`; its output is part of the assertion when it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=root,
-        env=dvc_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout where every stage but `record` has run. Read it; copy it before changing it."""
-    root = checkout(tmp_path_factory.mktemp("pipeline") / "small")
-    dvc(root, "repro", "evaluate")
+    """Return a project after one `dvc repro`, committed; copy it, never change it.
+
+    The workers of pytest-xdist share it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    root, finished = folder / "pipeline", folder / "pipeline-finished"
+    with FileLock(folder / "pipeline.lock"):
+        if not finished.exists():
+            shutil.rmtree(root, ignore_errors=True)
+            make_project(root)
+            output = dvc(root, "repro")
+            commit(root, "Run the pipeline")
+            finished.write_text(output)
     return root
 
 
 @pytest.fixture
-def workspace(pipeline: Path, tmp_path: Path) -> Path:
-    """A copy of `pipeline` that a test may change."""
-    target = tmp_path / "workspace"
+def project(pipeline: Path, tmp_path: Path) -> Path:
+    """Return a copy of `pipeline` that a test may change."""
+    target = tmp_path / "project"
     shutil.copytree(pipeline, target, symlinks=True)
     return target
-
-
-@pytest.fixture
-def tiny_bundle(pipeline: Path, tmp_path: Path) -> Path:
-    """A copy of the small pipeline's bundle."""
-    target = tmp_path / "bundle"
-    shutil.copytree(pipeline / "bundle", target)
-    return target
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many random cases the tests of tests/test_fuzz.py tried."""
-    for report in terminalreporter.getreports("passed"):
-        for name, count in report.user_properties:
-            if name == "cases" and report.when == "call":
-                terminalreporter.write_line(f"{count:6,d} cases  {report.nodeid}")

@@ -1,71 +1,62 @@
-"""Dies at a named point. Python runs this first in every process below `make bench-kills`, because
-the folder stands first on PYTHONPATH.
+"""Kill this process with SIGKILL at a named point; Python imports this file first when it starts.
 
-An audit hook sees what the process does: files opened and renamed, databases connected, and
-thousands of smaller events between two statements of a transaction. KILL_POINT says in which
-module, at which event and at how many of them `kill -9` strikes, and KILL_MARK names a file that
-then tells of it; KILL_COUNT names one that gets how many events there were.
+`benchmarks.kills` puts this folder on PYTHONPATH and the point into KILL_POINT. An audit hook
+counts matching events (`open PATH` for writing, `os.rename FROM TO`, or any other by its name).
 """
 
+import atexit
 import json
 import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND
 
 
-def install(point: dict[str, str], count_into: str | None) -> None:
-    """Watch this process for `point`: module, after, event, nth, effect, group."""
-    after, event = re.compile(point["after"]), re.compile(point["event"])
-    nth = int(point["nth"])
-    state = {"begun": not point["after"], "seen": 0}
+class Killer:
+    """Count the events of a point, and kill at the one with the number `nth`."""
 
-    def hook(name: str, arguments: tuple[object, ...]) -> None:
+    def __init__(self, point: dict[str, str]):
+        self.event, self.after = re.compile(point["event"]), re.compile(point["after"])
+        self.nth, self.point = int(point["nth"]), point
+        self.is_armed, self.count = not point["after"], 0
+
+    def __call__(self, name: str, arguments: tuple[object, ...]) -> None:
+        """Look at one audit event."""
+        text = name
         if name == "open":
-            path, _, flags = arguments
+            flags = arguments[2]
             if not isinstance(flags, int) or not flags & WRITING:
                 return
-            text = f"open {path!s}"
+            text = f"open {arguments[0]!s}"
         elif name == "os.rename":
-            text = f"rename {arguments[0]!s} {arguments[1]!s}"
-        else:
-            text = name
-        if not state["begun"]:
-            state["begun"] = bool(after.search(text))
-        elif event.search(text):
-            state["seen"] += 1
-            if state["seen"] == nth:
-                strike(arguments)
+            text = f"os.rename {arguments[0]!s} {arguments[1]!s}"
+        if not self.is_armed:
+            self.is_armed = bool(self.after.search(text))
+        elif self.event.search(text):
+            self.count += 1
+            if self.count == self.nth:
+                self.kill(str(arguments[0]) if arguments else "")
 
-    def strike(arguments: tuple[object, ...]) -> None:
-        state["begun"] = False
-        path = str(arguments[0])
-        # What a process leaves behind that is killed in the middle of writing this file.
-        if point["effect"] == "half":
-            os.truncate(path, os.path.getsize(path) // 2)
-        elif point["effect"] == "empty" and os.path.exists(path):
-            os.truncate(path, 0)
-        with open(os.environ["KILL_MARK"], "w", encoding="utf-8"):
-            pass  # struck: what comes now is no failure of its own
-        if point["group"]:
+    def kill(self, path: str) -> None:
+        """Leave the file as a kill in the middle of writing does, note the kill, and kill."""
+        self.is_armed, self.after = False, re.compile("(?!)")  # what follows is not counted
+        if self.point["effect"] and os.path.exists(path):
+            half = os.path.getsize(path) // 2 if self.point["effect"] == "half" else 0
+            os.truncate(path, half)
+        Path(os.environ["KILL_MARK"]).touch()
+        if self.point["target"] == "group":
             os.killpg(os.getpgrp(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(hook)
-    if count_into:
-        import atexit
-
-        def tell() -> None:
-            seen = state["seen"]
-            with open(count_into, "w", encoding="utf-8") as file:
-                file.write(str(seen))
-
-        atexit.register(tell)
-
 
 if "KILL_POINT" in os.environ:
-    wanted = json.loads(os.environ["KILL_POINT"])
-    if wanted["module"] in sys.orig_argv:
-        install(wanted, os.environ.get("KILL_COUNT"))
+    point = json.loads(os.environ["KILL_POINT"])
+    if point["module"] in sys.orig_argv:
+        killer = Killer(point)
+        sys.addaudithook(killer)
+        if "KILL_COUNT" in os.environ:
+            count_file = Path(os.environ["KILL_COUNT"])
+            atexit.register(lambda: count_file.write_text(str(killer.count)))

@@ -127,3 +127,21 @@ def test_a_linked_environment_is_never_changed(checkout, tmp_path_factory):
     assert done.returncode == 1
     assert "error: .venv is a link" in done.stderr
     assert (other / "precious").exists()
+
+
+def test_a_clone_keeps_line_ends_whatever_git_is_told(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=n", "-c", "user.email=e", "-c", "core.autocrlf=true"]
+        subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    names = ("scripts/setup.sh", "Makefile", "hard_cases.csv", "params.yaml", ".gitattributes")
+    for name in names:
+        (origin / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, origin / name)
+    git("init", "-q", str(origin))
+    git("-C", str(origin), "add", "-A")
+    git("-C", str(origin), "commit", "-q", "-m", "first")
+    git("clone", "-q", str(origin), str(clone))
+    for name in names:
+        assert (clone / name).read_bytes() == (ROOT / name).read_bytes()

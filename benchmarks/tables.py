@@ -1,0 +1,114 @@
+"""Write the tables of README.md and docs/ from the committed results.
+
+    make tables       python -m benchmarks.tables
+
+Each table lies between `<!-- table: NAME -->` and `<!-- end -->`. CI checks that nothing changes.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from arithmetic.errors import UserError, cli_errors
+from benchmarks.results_file import RESULTS, ROOT
+from serving.settings import Settings
+
+Rows = Sequence[Sequence[str]]
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file of the repository."""
+    content: dict[str, Any] = json.loads((ROOT / path).read_text("utf-8"))
+    return content
+
+
+def headline() -> Rows:
+    """Return the rows of the README."""
+    evaluation, training = read("metrics/evaluation.json"), read("metrics/training.json")
+    seeds = read(RESULTS / "seeds.json")["seeds"]
+    exact = sum(row["errors"] == 0 for row in seeds)
+    four = read("docs/certificates/four-operations.json")
+    return [
+        ("", "measured", "by"),
+        (
+            "wrong answers over **all** equations a+b and a−b, 0-999",
+            f"**{evaluation['errors']:,} of {evaluation['equations']:,}**",
+            "`dvc repro`",
+        ),
+        ("minimum logit margin of the correct token", f"{evaluation['minimum_margin']}", "same"),
+        ("parameters", f"{training['parameters']:,}", "same"),
+        ("fresh seeds that are exact", f"{exact} of {len(seeds)}", "`make seeds`"),
+        (
+            "wrong answers with + − × ÷",
+            f"{four['errors']:,} of {four['equations']:,}",
+            "`make experiment NAME=four-operations`",
+        ),
+    ]
+
+
+def seeds() -> Rows:
+    """Return a row for each seed."""
+    header = ("seed", "errors", "of", "minimum margin", "training, s on one core")
+    rows = sorted(read(RESULTS / "seeds.json")["seeds"], key=lambda row: row["seed"])
+    return [header] + [
+        (
+            str(row["seed"]),
+            f"{row['errors']:,}",
+            f"{row['equations']:,}",
+            f"{row['minimum_margin']}",
+            f"{row['seconds']['train']:.0f}",
+        )
+        for row in rows
+    ]
+
+
+def settings() -> Rows:
+    """Return the service's environment variables."""
+    rows = []
+    for name, info in Settings.model_fields.items():
+        default = "" if info.default in (None, "") else f"`{info.default}`"
+        rows.append((f"`{name.upper()}`", default, info.description or ""))
+    return [("variable", "default", "meaning"), *rows]
+
+
+TABLES: dict[str, Callable[[], Rows]] = {
+    "headline": headline,
+    "seeds": seeds,
+    "settings": settings,
+}
+BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def render(rows: Rows) -> str:
+    """Return rows as a Markdown table; the first is the header."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines) + "\n"
+
+
+def update(text: str) -> str:
+    """Return a document with its tables written anew; raise UserError on an unknown name."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            known = ", ".join(TABLES)
+            raise UserError(f"there is no table {match[2]!r}", f"choose from {known}")
+        return match[1] + render(TABLES[match[2]]()) + match[4]
+
+    return BLOCK.sub(replace, text)
+
+
+def main() -> None:
+    """Write the tables of all documents."""
+    with cli_errors():
+        for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+            text = path.read_text("utf-8")
+            if (new := update(text)) != text:
+                path.write_text(new, "utf-8")
+                print(f"{path.relative_to(ROOT)}: written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Make clones and small copies of the repository, and run programs in them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from arithmetic.errors import UserError
+from benchmarks.results_file import ROOT
+from registry.dvc_lock import read_yaml
+
+Changes = dict[str, dict[str, Any]]
+
+# + and - over 0-9: all stages in seconds.
+TINY: Changes = {
+    "generate": {"max_operand": 9, "train_size": 120, "validation_size": 20, "test_size": 20},
+    "train": {
+        "batch_sizes": [16],
+        "warmup_steps": 10,
+        "flat_steps": 50,
+        "decay_steps": 90,
+        "validate_every": 50,
+    },
+    "evaluate": {"lowest_margins": 20, "random_sample": 20},
+}
+# Settings of a user's shell that would reach the user's registry, keys or experiment.
+USER_SETTINGS = ("MLFLOW_", "DVC_EXP_", "DVC_STAGE", "DVC_ROOT", "SIGNING_KEY", "GIT_")
+LEFT_BEHIND = ("docs/", "tests/", "metrics/", "benchmarks/results/", "dvc.lock")
+IDENTITY = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@example.com"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this environment with this Python first and without the user's settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(USER_SETTINGS)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", **more}
+
+
+def python(folder: Path, *arguments: str, core: int | None = None, **more: str) -> str:
+    """Run this Python in `folder`, on one core if it is given; return what it prints.
+
+    Raises:
+        UserError: it failed; the message ends with its last output.
+    """
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
+    done = subprocess.run(
+        [*pinned, sys.executable, *arguments],
+        cwd=folder,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        command = " ".join(arguments)
+        raise UserError(f"`{command}` failed in {folder}: {done.stdout[-2000:].strip()}")
+    return done.stdout
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in `folder`; return what it prints."""
+    command = ["git", *IDENTITY, *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=True, env=environment()
+    ).stdout
+
+
+def clone(target: Path, commit: str = "HEAD") -> Path:
+    """Clone a commit of the repository to `target`, with a DVC cache of its own."""
+    revision = git(ROOT, "rev-parse", f"{commit}^{{commit}}").strip()
+    git(ROOT, "clone", "-q", "--no-checkout", str(ROOT), str(target))
+    git(target, "checkout", "-q", "--detach", revision)
+    (target / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
+    return target
+
+
+def merge(params: dict[str, Any], changes: Changes) -> dict[str, Any]:
+    """Return params with some keys of some sections changed."""
+    return {**params, **{name: {**params[name], **values} for name, values in changes.items()}}
+
+
+def copy(target: Path, changes: Changes) -> Path:
+    """Copy the present files of the repository to `target` with changed params, as a repository.
+
+    Outputs, documents and tests stay behind.
+    """
+    names = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and not name.startswith(LEFT_BEHIND):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    params = merge(read_yaml(ROOT / "params.yaml"), changes)
+    (target / "params.yaml").write_text(json.dumps(params, indent=2), encoding="utf-8")
+    (target / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
+    git(target, "init", "-q")
+    git(target, "add", "-A")
+    git(target, "commit", "-q", "-m", "copy")
+    return target

@@ -1,0 +1,59 @@
+"""Greedy decoding equals whole passes, and beam search finds what an exhaustive search finds."""
+
+import pytest
+import torch
+
+from arithmetic.artifacts import ModelConfig
+from arithmetic.decoding import decode_by_beam_search, decode_greedily
+from arithmetic.model import Transformer
+from tests.random_models import random_model
+
+ATTENTIONS = ["dot_product", "positional"]
+
+
+def random_prompts(rows: int) -> torch.Tensor:
+    return torch.randint(0, 10, (rows, 6), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_greedy_decoding_is_the_argmax_of_whole_passes(attention):
+    model, prompts = random_model("*", 2, attention), random_prompts(16)
+    ids = prompts
+    for _ in range(9):
+        ids = torch.cat([ids, model(ids, 0)[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(decode_greedily(model, 0, prompts, 9), ids[:, 6:])
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_beam_of_width_one_is_greedy_and_a_wide_one_is_not(attention):
+    model, prompts = random_model("*", 2, attention), random_prompts(16)
+    greedy = decode_greedily(model, 0, prompts, 9)
+    assert torch.equal(decode_by_beam_search(model, 0, prompts, 9, 1), greedy)
+    assert not torch.equal(decode_by_beam_search(model, 0, prompts, 9, 4), greedy)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_beam_as_wide_as_all_sequences_finds_the_most_probable(attention):
+    config = ModelConfig(
+        vocabulary_size=3,
+        sequence_lengths=[5],
+        d_model=8,
+        layers=1,
+        heads=2,
+        mlp_ratio=2,
+        attention=attention,
+    )
+    generator = torch.Generator().manual_seed(1)
+    model = Transformer(config).initialize(generator).eval()
+    torch.nn.init.normal_(model.head, std=3, generator=generator)
+    torch.nn.init.normal_(model.tokens, generator=generator)
+    prompts = torch.tensor([[0, 1], [2, 2], [1, 0]])
+    endings = torch.cartesian_prod(*[torch.arange(3)] * 3)  # [27, 3]
+    for prompt in prompts:
+        ids = torch.cat([prompt.expand(27, 2), endings[:, :2]], 1)
+        log_probabilities = torch.log_softmax(model(ids, 0, first=1), -1)
+        scores = log_probabilities.gather(-1, endings[:, :, None]).sum((1, 2))
+        found = decode_by_beam_search(model, 0, prompt[None], 3, 3 * 3 * 3 // 9)
+        best = decode_by_beam_search(model, 0, prompt[None], 3, 3)
+        assert torch.equal(found, best)
+        assert found[0].tolist() == endings[scores.argmax()].tolist()

@@ -1,0 +1,73 @@
+"""Importing `stages` fixes how torch computes, and stops a stage that cannot go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import stages
+from arithmetic.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def start_stage(name: str, *options: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *options, "-m", f"stages.{name}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_environment_overrides_the_users(monkeypatch):
+    code = "import stages, os, torch; print(os.environ['MKL_CBWR'], torch.get_num_threads())"
+    monkeypatch.setenv("MKL_CBWR", "AVX512")
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert output == "COMPATIBLE 1\n"
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_ctrl_c_while_torch_is_imported_is_reported(stage):
+    process = start_stage(stage)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "libtorch" not in maps.read_text():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate()
+    # Python ends itself by the signal, which a shell shows as 130.
+    assert (output, errors, process.returncode) == ("", "interrupted\n", -signal.SIGINT)
+
+
+def test_ctrl_c_has_status_130_in_a_shell():
+    code = "import stages, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    command = ["bash", "-c", '"$0" -c "$1"; echo $?', sys.executable, code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("130\n", "interrupted\n")
+
+
+@pytest.mark.parametrize("stage", ["generate", "train", "export", "evaluate", "register"])
+def test_missing_packages_are_reported_with_a_hint(stage):
+    process = start_stage(stage, "-S")  # without site-packages
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors == (
+        f"error: {sys.executable} has none of the pipeline's packages\n"
+        "hint: run `make setup`, then `source .venv/bin/activate`\n"
+    )
+
+
+def test_orphan_of_a_killed_dvc_stops(monkeypatch):
+    monkeypatch.setattr(stages, "PARENT", os.getppid() + 1)
+    stages.stop_if_orphaned()  # started by hand
+    monkeypatch.setenv("DVC_STAGE", "train")
+    with pytest.raises(UserError, match="dvc was killed") as error:
+        stages.stop_if_orphaned()
+    assert "dvc repro" in error.value.hint

@@ -1,0 +1,47 @@
+"""Muon orthogonalizes its matrices, and every parameter has one optimizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from stages.optimizer import Muon, build_optimizers, orthogonalize
+from tests.random_models import random_model
+
+
+def random(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_orthogonalized_matrices_have_singular_values_of_about_one():
+    values = torch.linalg.svdvals(orthogonalize(random(3, 8, 32)))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (4, 8), (3, 4, 4), (2, 4, 8)])
+def test_muon_moves_down_the_gradient(shape):
+    parameter = nn.Parameter(torch.zeros(shape))
+    parameter.grad = random(*shape)
+    Muon([parameter], lr=0.1, momentum=0.9).step()
+    assert (parameter.detach() * parameter.grad).sum() < 0
+
+
+def test_matrices_of_one_shape_are_updated_as_alone():
+    together = [nn.Parameter(torch.zeros(shape)) for shape in ((4, 8), (8, 4), (2, 4, 8))]
+    for seed, parameter in enumerate(together):
+        parameter.grad = random(*parameter.shape, seed=seed)
+    Muon(together, lr=0.1, momentum=0.9).step()
+    for seed, parameter in enumerate(together):
+        alone = nn.Parameter(torch.zeros(parameter.shape))
+        alone.grad = random(*parameter.shape, seed=seed)
+        Muon([alone], lr=0.1, momentum=0.9).step()
+        torch.testing.assert_close(alone, parameter)
+
+
+@pytest.mark.parametrize("attention", ["dot_product", "positional"])
+def test_every_parameter_has_one_optimizer(attention):
+    model = random_model("+*", 2, attention)
+    muon, adamw = build_optimizers(model, 0.05, 0.95, 0.01)
+    parameters = [p for o in (muon, adamw) for p in o.param_groups[0]["params"]]
+    assert sorted(map(id, parameters)) == sorted(map(id, model.parameters()))
+    assert all(p.ndim >= 2 and min(p.shape[-2:]) > 1 for p in muon.param_groups[0]["params"])

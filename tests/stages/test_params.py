@@ -1,0 +1,138 @@
+"""params.yaml is validated as a whole: one error with the key, its value and the fix."""
+
+import copy
+
+import pytest
+
+from arithmetic.errors import InvalidParamsError
+from registry.dvc_lock import read_yaml
+from stages.params import Params, load_params, validate_params
+from tests.small_project import ROOT
+
+COMMITTED = ROOT / "params.yaml"
+VALID = read_yaml(COMMITTED)
+
+
+def change(section: str, **values: object) -> dict[str, dict[str, object]]:
+    content = copy.deepcopy(VALID)
+    content[section] |= values
+    return content
+
+
+def test_committed_params_are_valid():
+    assert load_params(COMMITTED) == validate_params(VALID)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message", "hint"),
+    [
+        ("train", "sede", 1, "unknown key train.sede", "did you mean seed?"),
+        ("train", "color", 1, "unknown key train.color", "known keys are seed, batch_sizes, "),
+        ("train", "seed", "one", "train.seed is 'one'", "should be a valid integer"),
+        ("train", "seed", True, "train.seed is True", "should be a valid integer"),
+        ("train", "seed", 1.5, "train.seed is 1.5", "should be a valid integer"),
+        ("train", "seed", -1, "train.seed is -1", "greater than or equal to 0"),
+        ("train", "batch_sizes", [1], "train.batch_sizes.0 is 1", "greater than or equal to 2"),
+        ("train", "batch_sizes", [64, 64], "2 sizes for the sequence formats add_subtract", "each"),
+        ("train", "batch_sizes", [60_000], "has 60000, more than the 50000", "lower it or raise"),
+        ("train", "muon_learning_rate", float("nan"), "train.muon_learning_rate is nan", "greater"),
+        ("train", "muon_momentum", 1.0, "train.muon_momentum is 1.0", "less than 1"),
+        ("model", "attention", "none", "model.attention is 'none'", "'dot_product'"),
+        ("model", "heads", 3, "is not a multiple of model.heads (3)", "change one of them"),
+        ("generate", "operations", ["+", "^"], "names '^'", "choose from + - * /"),
+        ("generate", "operations", [], "", "at least one"),
+        ("generate", "operations", ["+", "+"], "", "each operation once"),
+        ("generate", "cascade_share", 0.9, "add up to more than 1", "lower one of them"),
+        ("generate", "max_operand", 0, "generate.max_operand is 0", "greater than or equal to 1"),
+        ("generate", "max_operand", 9, "up to 9 give 100", "lower the sizes or raise"),
+        ("generate", "test_size", 1, "generate.test_size is 1 for 2", "at least one equation"),
+        ("export", "opset", 17, "export.opset is 17", "greater than or equal to 23"),
+        ("evaluate", "beam_width", 9, "evaluate.beam_width is 9", "less than or equal to 8"),
+        ("promote", "max_errors", -1, "promote.max_errors is -1", "greater than or equal to 0"),
+    ],
+)
+def test_wrong_value_is_named_with_its_fix(section, key, value, message, hint):
+    with pytest.raises(InvalidParamsError) as error:
+        validate_params(change(section, **{key: value}))
+    assert message in error.value.message
+    assert hint in error.value.message + error.value.hint
+    assert error.value.message.startswith("params.yaml: ")
+    assert error.value.hint
+    assert "\n" not in error.value.message + error.value.hint
+
+
+def test_missing_key_and_unknown_section_are_named():
+    missing = change("train")
+    del missing["train"]["seed"]
+    with pytest.raises(InvalidParamsError, match=r"key train\.seed is missing"):
+        validate_params(missing)
+    with pytest.raises(InvalidParamsError, match="unknown key trian") as error:
+        validate_params({**VALID, "trian": {}})
+    assert error.value.hint == "did you mean train?"
+
+
+def test_misspelled_key_is_named_before_the_one_it_leaves_missing():
+    content = change("train")
+    content["train"]["sede"] = content["train"].pop("seed")
+    with pytest.raises(InvalidParamsError, match=r"unknown key train\.sede") as error:
+        validate_params(content)
+    assert error.value.hint == "did you mean seed?"
+
+
+def test_training_has_at_least_one_step():
+    with pytest.raises(InvalidParamsError, match="add up to 0") as error:
+        validate_params(change("train", warmup_steps=0, flat_steps=0, decay_steps=0))
+    assert error.value.hint == "give at least one step"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1e-05", 1e-05), ("1e-2", 0.01), ("0.00001", 1e-05), ("1.0e-5", 1e-05)],
+)
+def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
+    """YAML 1.2: `dvc exp run -S train.adamw_learning_rate=0.00001` writes 1e-05."""
+    path = tmp_path / "params.yaml"
+    key = "adamw_learning_rate: "
+    text = COMMITTED.read_text().replace(f"{key}{VALID['train'][key[:-2]]}", key + written)
+    path.write_text(text)
+    assert load_params(path).train.adamw_learning_rate == value
+
+
+def test_leading_zeros_are_decimal(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(COMMITTED.read_text().replace("evaluate:\n  seed: 1", "evaluate:\n  seed: 010"))
+    assert load_params(path).evaluate.seed == 10
+
+
+@pytest.mark.parametrize(
+    ("addition", "key"),
+    [("promote: {max_errors: 90, min_margin: 0}\n", "promote"), ("train: {}\n", "train")],
+)
+def test_section_given_twice_is_rejected_with_its_lines(tmp_path, addition, key):
+    path = tmp_path / "params.yaml"
+    lines = COMMITTED.read_text().splitlines()
+    path.write_text(COMMITTED.read_text() + addition)
+    with pytest.raises(InvalidParamsError, match="more than once") as error:
+        load_params(path)
+    first = lines.index(f"{key}:") + 1
+    assert f"{key} in lines {first}, {len(lines) + 1}" in error.value.message
+
+
+@pytest.mark.parametrize("content", [b"", b"- a list", b"just words", b"a: [", b"\t", b"\xff"])
+def test_file_that_is_no_mapping_is_rejected(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InvalidParamsError, match=r"params\.yaml"):
+        load_params(path)
+
+
+def test_missing_file_is_rejected(tmp_path):
+    with pytest.raises(InvalidParamsError, match="cannot read"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_every_key_is_documented():
+    for section, field in Params.model_fields.items():
+        documentation = field.annotation.__doc__ or ""
+        for key in VALID[section]:
+            assert key in documentation, f"{section}.{key}"

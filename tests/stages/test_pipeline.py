@@ -1,0 +1,163 @@
+"""`dvc repro` and `dvc exp run` as users see them: what runs, is cached and is registered."""
+
+import json
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from registry.dvc_lock import md5, read_lock, read_yaml
+from stages import evaluate, export, generate, train
+from tests.small_project import dvc, git, small_params, write_params
+
+STAGES = ("generate", "train", "export", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def viewed(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the pipeline whose files may be edited, and are not run."""
+    return Path(shutil.copytree(pipeline, tmp_path_factory.mktemp("viewed") / "project"))
+
+
+def stale_stages(root: Path) -> set[str]:
+    """Return the stages that DVC would run, but for the one that always runs."""
+    return set(json.loads(dvc(root, "status", "--json"))) - {"register"}
+
+
+def registered_versions(root: Path) -> list[int]:
+    with closing(sqlite3.connect(root / "mlflow.db")) as store:
+        rows = store.execute("SELECT version FROM model_versions ORDER BY version")
+        return [int(version) for (version,) in rows]
+
+
+def ran_stages(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def test_metrics_table_is_narrow_and_has_no_empty_row(viewed):
+    lines = dvc(viewed, "metrics", "show").splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "Path",
+        "metrics/evaluation.json",
+        "metrics/training.json",
+    ]
+    assert max(map(len, lines)) <= 120
+    figures = [line.split()[1:] for line in lines]
+    assert len(figures[0]) == 6
+    assert all(set(row) != {"-"} for row in figures)
+
+
+def test_edit_makes_stale_what_depends_on_it(viewed):
+    assert stale_stages(viewed) == set()
+    for names, stale in (
+        (("README.md", "arithmetic/errors.py", "serving/app.py", "stages/progress.py"), set()),
+        (("stages/export.py",), {"export"}),
+        (("arithmetic/decoding.py",), {"export", "evaluate"}),
+        (("arithmetic/model.py",), {"train", "export", "evaluate"}),
+    ):
+        for name in names:
+            with (viewed / name).open("a", encoding="utf-8") as file:
+                file.write("\n# edited\n")
+        assert stale_stages(viewed) == stale
+
+
+def test_outputs_contain_no_time_path_or_run(pipeline):
+    for name in ("data", "metrics", "model", "reports"):
+        for path in filter(Path.is_file, (pipeline / name).rglob("*")):
+            content = path.read_bytes()
+            assert str(pipeline).encode() not in content
+            assert b"run_id" not in content
+            assert not re.search(rb"20[0-9]{2}-[0-9]{2}-[0-9]{2}", content)
+
+
+@pytest.mark.parametrize("stage", [generate, train, export, evaluate])
+def test_invalid_params_stop_every_stage(workspace, stage, capsys):
+    params = small_params()
+    params["train"]["sede"] = 1
+    write_params(workspace / "params.yaml", params)
+    with pytest.raises(SystemExit) as exit_status:
+        stage.main()
+    assert exit_status.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: params.yaml: unknown key train.sede\nhint: did you mean seed?\n"
+    )
+
+
+@pytest.mark.slow
+def test_lost_store_is_registered_again_and_nothing_else_runs(project):
+    (project / "mlflow.db").unlink()
+    shutil.rmtree(project / "mlartifacts")
+    output = dvc(project, "repro")
+    assert ran_stages(output) == ["register"]
+    assert "registered: arithmetic-lm version 1" in output
+    assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_seed_changed_and_changed_back(project):
+    """Another seed: no new data, version 2. Back again: from the cache, no third version."""
+    params = small_params()
+    params["train"]["seed"] = 2
+    committed = (project / "params.yaml").read_bytes()
+    write_params(project / "params.yaml", params)
+    output = dvc(project, "repro")
+    assert ran_stages(output) == ["train", "export", "evaluate", "register"]
+    assert "registered: arithmetic-lm version 2" in output
+
+    table = dvc(project, "exp", "show", "--only-changed", "--md")
+    header = next(line for line in table.splitlines() if line.startswith("|"))
+    columns = [cell.strip() for cell in header.strip("|").split("|")]
+    assert "train.seed" in columns
+    assert len(columns) <= 12, columns
+
+    (project / "params.yaml").write_bytes(committed)
+    output = dvc(project, "repro")
+    assert ran_stages(output) == ["register"]
+    assert "Stage 'train' is cached" in output
+    assert "already registered: arithmetic-lm version 1" in output
+    assert registered_versions(project) == [1, 2]
+    assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_experiment_in_a_copy_registers_in_the_repository(project):
+    output = dvc(project, "exp", "run", "--temp", "-S", "train.seed=6")
+    assert "registered: arithmetic-lm version 2" in output
+    assert git(project, "status", "--porcelain") == ""
+    # The address that the README gives, from a folder below; the stages come from the cache.
+    relative = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    output = dvc(project / "docs", "exp", "run", "--temp", "-S", "train.seed=6", **relative)
+    assert "already registered: arithmetic-lm version 2" in output
+    assert registered_versions(project) == [1, 2]
+    assert list(project.rglob("mlflow.db")) == [project / "mlflow.db"]
+
+
+@pytest.mark.slow
+def test_experiment_with_a_small_number_runs_to_the_end(project):
+    """DVC writes 1e-05, which YAML 1.1 reads as text."""
+    setting = "train.adamw_learning_rate=0.00001"
+    output = dvc(project, "exp", "run", "-S", setting, "-S", "train.decay_steps=10")
+    assert "registered: arithmetic-lm version 2" in output
+    assert "1e-05" in (project / "params.yaml").read_text()
+    assert read_lock(project).params["train.adamw_learning_rate"] == 1e-05
+    assert read_yaml(project / "params.yaml")["train"]["adamw_learning_rate"] == 1e-05
+
+
+@pytest.mark.slow
+def test_clone_with_windows_line_ends_and_without_cache_arrives_at_the_same_lock(
+    pipeline, tmp_path
+):
+    clone = tmp_path / "clone"
+    git(tmp_path, "-c", "core.autocrlf=true", "clone", "-q", str(pipeline), str(clone))
+    git(clone, "config", "core.autocrlf", "true")
+    code = {path: digest for path, digest in read_lock(clone).merged("deps").items() if "." in path}
+    for path, digest in code.items():
+        if (clone / path).is_file():
+            assert md5(clone / path) == digest, path
+    output = dvc(clone, "repro", "evaluate")
+    assert ran_stages(output) == list(STAGES)
+    assert (clone / "dvc.lock").read_bytes() == (pipeline / "dvc.lock").read_bytes()
+    assert git(clone, "status", "--porcelain") == ""
