@@ -101,12 +101,18 @@ def _run(
 
 def _run_second(function: Callable[[Any, Workers], Any], job: object, directory: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the first worker
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def exit_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
         parent.join()
         os._exit(1)
 
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    _run(function, job, directory, rank=1)
+    try:
+        _run(function, job, directory, rank=1)
+    except (UserError, RuntimeError):
+        # The first worker raises the same, or gloo noticed its end: it shows why.
+        parent.join(PEER_SECONDS)
+        if parent.is_alive():
+            raise

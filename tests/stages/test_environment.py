@@ -15,10 +15,11 @@ from arithmetic.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 
-def start_stage(name: str, *options: str) -> "subprocess.Popen[str]":
+def start_stage(folder: Path, name: str, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, *options, "-m", f"stages.{name}"],
-        cwd=ROOT,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -34,8 +35,8 @@ def test_environment_overrides_the_users(monkeypatch):
 
 
 @pytest.mark.parametrize("stage", ["train", "evaluate"])
-def test_ctrl_c_while_torch_is_imported_is_reported(stage):
-    process = start_stage(stage)
+def test_ctrl_c_while_torch_is_imported_is_reported(stage, tmp_path):
+    process = start_stage(tmp_path, stage)
     maps = Path(f"/proc/{process.pid}/maps")
     while "libtorch" not in maps.read_text():
         assert process.poll() is None
@@ -54,8 +55,8 @@ def test_ctrl_c_has_status_130_in_a_shell():
 
 
 @pytest.mark.parametrize("stage", ["generate", "train", "export", "evaluate", "register"])
-def test_missing_packages_are_reported_with_a_hint(stage):
-    process = start_stage(stage, "-S")  # without site-packages
+def test_missing_packages_are_reported_with_a_hint(stage, tmp_path):
+    process = start_stage(tmp_path, stage, "-S")  # without site-packages
     _, errors = process.communicate()
     assert process.returncode == 1
     assert errors == (

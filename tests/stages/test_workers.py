@@ -15,41 +15,47 @@ import torch
 from stages.workers import Workers, run_workers
 from tests.small_project import ROOT
 
-# Sums for ever, after each worker has printed its rank and process.
+# Each worker prints its rank and process, then sums for ever or raises the error in argv.
 SCRIPT = """
 import os, sys, time
 import joblib, torch
-from arithmetic.errors import cli_errors
+from arithmetic.errors import UserError, cli_errors
 from stages.workers import run_workers
 
 def work(job, workers):
     print(workers.rank, os.getpid(), flush=True)
     while True:
+        if job:
+            raise UserError(job)
         workers.sum_over_shards(lambda shard: torch.ones(1))
         time.sleep(0.01)
 
 if __name__ == "__main__":
     joblib.cpu_count = lambda: 2
     with cli_errors():
-        run_workers(work, None)
+        run_workers(work, "".join(sys.argv[1:]))
 """
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """Start two workers; return the first one and the second one's process id."""
-    script = tmp_path / "script.py"
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    script = folder / "script.py"
     script.write_text(SCRIPT)
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """Start two workers; return the first one and the second one's process id."""
+    process = start(tmp_path)
     assert process.stdout is not None
     ranks = dict(process.stdout.readline().split() for _ in range(2))
-    assert set(ranks) == {"0", "1"}, process.communicate()[1]
+    assert set(ranks) == {"0", "1"}
     yield process, int(ranks["1"])
     process.kill()
     process.communicate()
@@ -108,3 +114,10 @@ def test_ctrl_c_ends_both_workers(running):
     _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (130, "interrupted\n")
     assert wait_until_gone(second)
+
+
+def test_error_of_both_workers_is_shown_once(tmp_path):
+    process = start(tmp_path, "the training diverged")
+    output, errors = process.communicate()
+    assert sorted(line.split()[0] for line in output.splitlines()) == ["0", "1"]
+    assert (process.returncode, errors) == (1, "error: the training diverged\n")
