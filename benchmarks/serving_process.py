@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -207,6 +208,7 @@ def register(uri: str, directory: Path) -> None:
     from mlflow.types import ColSpec, Schema
 
     mlflow.set_tracking_uri(uri)
+    warnings.filterwarnings("ignore", ".*nput example was not provided")
     with mlflow.start_run():
         info = mlflow.pyfunc.log_model(
             name=MODEL_NAME,
