@@ -105,7 +105,7 @@ def edit_code(root: Path, store: Path) -> None:
 
 def lose_run(root: Path, store: Path) -> None:
     client = open_client()
-    client.delete_run(client.get_model_version(MODEL_NAME, "1").run_id)
+    client.delete_run(str(client.get_model_version(MODEL_NAME, "1").run_id))
 
 
 def lose_lock(root: Path, store: Path) -> None:
