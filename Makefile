@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Without bytecode every process compiles mlflow and torch again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Loopback never goes through a proxy.
 empty :=
