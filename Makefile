@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Without bytecode every process compiles mlflow and torch again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Loopback never goes through a proxy.
 empty :=
@@ -18,7 +20,7 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-.PHONY: help run serve test setup lock lint format experiment hard-cases seeds promote rollback \
+.PHONY: help run serve test tables setup lock lint format experiment hard-cases seeds promote rollback \
 	lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop bench-serving \
 	bench-serving-environment bench-decoders bench-pipeline bench-faults bench-kills
 
@@ -72,6 +74,8 @@ lineage: setup ## check the chain from a version to its run, lock, commit and da
 	@python -m registry.lineage $${VERSION:+"$$VERSION"}
 
 ##@ Proofs
+tables: setup ## write the tables of README and docs from the committed results
+	@python -m benchmarks.tables
 certify-full: setup ## decode every equation of the domain with the served graphs
 	@python -m benchmarks.certify_full
 reproduce: setup ## retrain in a clone of the last commit and compare every hash

@@ -63,7 +63,7 @@ def certify(directory: Path) -> dict[str, Any]:
     return {
         **{key: sum(row[key] for row in by_operation.values()) for key in ("equations", "errors")},
         "by_operation": by_operation,
-        "first_failures": failures,
+        "first_failures": failures[:FIRST_FAILURES],
         "seconds": round(time.monotonic() - started, 1),
         "model_digest": artifacts.digest(directory),
     }

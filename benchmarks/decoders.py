@@ -40,6 +40,7 @@ def load_first_version(operation: str) -> ort.InferenceSession:
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
     return ort.InferenceSession(done.stdout, options, providers=["CPUExecutionProvider"])
 
 

@@ -23,8 +23,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 
@@ -43,28 +44,9 @@ LONGEST_SECONDS = 600.0  # of one command, on a busy machine
 RANDOM_MOMENTS = 2  # in each stage of a round
 
 
-@dataclass
-class Tally:
-    """Count kills and what else happened.
-
-    Attributes:
-        places, targets: kills by place and by what was killed.
-        repaired: files and folders of DVC's repaired by hand.
-        not_reached: commands that ended before their kill.
-        stopped: commands that stopped with an error of their own, such as one that meets the
-            training of a killed `dvc`.
-    """
-
-    places: Counter[str] = field(default_factory=Counter)
-    targets: Counter[str] = field(default_factory=Counter)
-    repaired: Counter[str] = field(default_factory=Counter)
-    not_reached: Counter[str] = field(default_factory=Counter)
-    stopped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: "Tally") -> None:
-        """Add the counts of another tally."""
-        for name, counter in vars(self).items():
-            counter.update(getattr(other, name))
+# By kind and name: kills by `place` and by `target`, what of DVC was `repaired` by hand, commands
+# that were `not reached` by their kill, or `stopped` with an error of their own.
+Counts = Counter[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -81,12 +63,13 @@ class Round:
     """Run commands in one copy of the tree, and kill them."""
 
     def __init__(self, root: Path, rng: random.Random):
-        self.root, self.rng, self.tally = root, rng, Tally()
+        self.root, self.rng = root, rng
+        self.counts: Counts = Counter()
         self.log, self.mark = root.with_name("log"), root.with_name("mark")
 
     def start(self, command: tuple[str, ...], **variables: str) -> "subprocess.Popen[bytes]":
         """Start `python -m COMMAND` as the leader of a process group, after the repair."""
-        self.tally.repaired.update(repair(self.root))
+        self.counts.update(repair(self.root))
         self.log.unlink(missing_ok=True)  # an orphan keeps writing to the one it has
         self.mark.unlink(missing_ok=True)
         with self.log.open("wb") as output:
@@ -120,13 +103,13 @@ class Round:
 
     def note_end(self, status: int, place: str) -> None:
         """Count a command that ended before its kill; raise UserError for an unexpected failure."""
-        self.tally.not_reached[place] += 1
+        self.counts["not reached", place] += 1
         if status:
             log = self.log.read_text(errors="replace")
             errors = [line for line in log.splitlines() if line.startswith("error: ")]
             if not errors:
                 raise UserError(f"a command in {self.root} fails by itself: {log[-3000:]}")
-            self.tally.stopped[" ".join(errors[-1].split()[:8])] += 1
+            self.counts["stopped", " ".join(errors[-1].split()[:8])] += 1
 
     def kill_at_point(self, point: Point, events: int) -> None:
         """Let a command run into a point."""
@@ -138,9 +121,9 @@ class Round:
         if not self.mark.exists():
             self.note_end(status, point.name)
             return
-        self.tally.places[point.name] += 1
+        self.counts["place", point.name] += 1
         alone = "dvc alone" if point.module == "repro" else "the program alone"
-        self.tally.targets["the process group" if target == "group" else alone] += 1
+        self.counts["target", "the process group" if target == "group" else alone] += 1
 
     def kill_at_random(self, stage: str, seconds: float) -> None:
         """Kill `dvc` or its process group at a random moment of a stage, or of its start."""
@@ -155,12 +138,12 @@ class Round:
         stage = self.stage()
         if self.rng.random() < 0.5:
             process.kill()
-            self.tally.targets["dvc alone"] += 1
+            self.counts["target", "dvc alone"] += 1
         else:
             os.killpg(process.pid, signal.SIGKILL)
-            self.tally.targets["the process group"] += 1
+            self.counts["target", "the process group"] += 1
         process.wait()
-        self.tally.places[f"random, {stage}"] += 1
+        self.counts["place", f"random, {stage}"] += 1
 
     def run(self, reference: Reference, kills: int) -> None:
         """Kill at most `kills` times, in the order of the stages; finish and check."""
@@ -194,20 +177,20 @@ class Round:
             raise UserError(f"the store in {self.root} holds {counts} after the kills")
 
 
-def repair(root: Path) -> Counter[str]:
+def repair(root: Path) -> Counts:
     """Remove what a killed DVC left half-written, as documented; return what it was."""
-    repaired: Counter[str] = Counter()
+    repaired: Counts = Counter()
     rwlock, lock = root / ".dvc/tmp/rwlock", root / "dvc.lock"
     if rwlock.exists() and not rwlock.stat().st_size:
         rwlock.unlink()
-        repaired["empty rwlock"] += 1
+        repaired["repaired", "empty rwlock"] += 1
     if lock.exists() and not is_whole(lock):
         lock.unlink()  # `git checkout dvc.lock` where it is committed
-        repaired["half-written dvc.lock"] += 1
+        repaired["repaired", "half-written dvc.lock"] += 1
     for entry in root.glob(".dvc/cache/runs/*/*"):
         if not any(entry.iterdir()):
             entry.rmdir()
-            repaired["empty run-cache folder"] += 1
+            repaired["repaired", "empty run-cache folder"] += 1
     return repaired
 
 
@@ -273,14 +256,27 @@ def run_undisturbed(folder: Path) -> Reference:
     return Reference(start, hash_files(current.root), seconds, events)
 
 
-def run_round(reference: Reference, seed: str, kills: int) -> Tally:
+def run_round(reference: Reference, seed: str, kills: int) -> Counts:
     """Run one round in a folder of its own, which stays if the round fails."""
     folder = Path(tempfile.mkdtemp(prefix="arithmetic-lm-kills-"))
     current = Round(folder / "copy", random.Random(seed))
     shutil.copytree(reference.folder, current.root)
     current.run(reference, kills)
     shutil.rmtree(folder)
-    return current.tally
+    return current.counts
+
+
+def count_kills(counts: Counts) -> int:
+    """Return the kills so far."""
+    return sum(count for (kind, _), count in counts.items() if kind == "place")
+
+
+def nest(counts: Counts) -> dict[str, dict[str, int]]:
+    """Return the counts by kind, then name."""
+    nested: dict[str, dict[str, int]] = {}
+    for (kind, name), count in sorted(counts.items()):
+        nested.setdefault(kind, {})[name] = count
+    return nested
 
 
 def main() -> None:
@@ -299,26 +295,20 @@ def main() -> None:
     with cli_errors(), tempfile.TemporaryDirectory() as scratch:
         result = read(options.result, code)
         rounds, seconds = result.get("rounds", 0), result.get("seconds", 0.0)
-        tally = Tally(**{name: Counter(result.get(name)) for name in vars(Tally())})
+        counts: Counts = Counter()
+        for kind, part in result.get("counts", {}).items():
+            counts.update({(kind, name): count for name, count in part.items()})
         reference = run_undisturbed(Path(scratch) / "undisturbed")
-        while (total := tally.places.total()) < options.kills:
+        while (kills := count_kills(counts)) < options.kills:
             started = time.monotonic()
-            tally.add(run_round(reference, f"{options.seed} {rounds}", options.kills - total))
-            rounds += 1
-            seconds += time.monotonic() - started
-            counts = {name: dict(sorted(part.items())) for name, part in vars(tally).items()}
-            figures = {
-                "kills": tally.places.total(),
-                "rounds": rounds,
-                "lost": 0,  # the first loss raises
-                **counts,
-                "seconds": round(seconds),
-                "code": code,
-            }
+            counts += run_round(reference, f"{options.seed} {rounds}", options.kills - kills)
+            rounds, seconds = rounds + 1, seconds + time.monotonic() - started
+            figures: dict[str, Any] = {"kills": count_kills(counts), "rounds": rounds}
+            figures |= {"lost": 0, "counts": nest(counts)}  # the first loss raises
             if options.result:
-                write(options.result, figures)
+                write(options.result, {**figures, "seconds": round(seconds), "code": code})
             print(f"{figures['kills']} kills, nothing lost, {seconds:.0f} s", flush=True)
-            print(json.dumps(counts), flush=True)
+        print(json.dumps(nest(counts), indent=2))
 
 
 if __name__ == "__main__":

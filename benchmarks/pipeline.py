@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,7 @@ def measure(folder: Path, version: str, cores: list[int], is_tiny: bool) -> dict
     if process.wait():
         raise UserError(f"dvc repro failed in the clone: {''.join(lines)[-2000:]}")
     marks.append(("end", time.monotonic()))
-    stages = {
-        name: round(after - before, 1)
-        for (name, before), (_, after) in zip(marks, marks[1:], strict=False)
-    }
+    stages = {name: round(after - before, 1) for (name, before), (_, after) in pairwise(marks)}
     return {"seconds": round(time.monotonic() - started, 1), "stages": stages}
 
 

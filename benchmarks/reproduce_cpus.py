@@ -31,8 +31,10 @@ from registry.dvc_lock import md5, read_lock
 
 QEMU = "qemu-x86_64"
 AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"  # as numpy names its sets of instructions
-SOURCES = ("arithmetic/*.py", "stages/*.py", "benchmarks/reproduce*.py", "benchmarks/workspace.py")
-SOURCES += ("params.yaml", "experiments/*.yaml", "hard_cases.csv", "model/*.json", "model/*.saf*")
+SOURCES = (
+    *("arithmetic/*.py", "stages/*.py", "benchmarks/reproduce*.py", "benchmarks/workspace.py"),
+    *("params.yaml", "experiments/*.yaml", "hard_cases.csv", "model/*.json", "model/*.saf*"),
+)
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,11 @@ def is_equal(row: dict[str, str]) -> bool:
 def compare_with_repository(folder: Path) -> dict[str, bool]:
     """Return whether data and decoders, which are not shortened, are those of the repository."""
     same = {}
-    for path, locked in read_lock(ROOT).data.items():
-        same[f"default-data/{path}"] = md5(folder / "default-data" / path) == locked
+    for name, locked in read_lock(ROOT).data.items():
+        same[f"default-data/{name}"] = md5(folder / "default-data" / name) == locked
     for graph in (ROOT / "model").glob("decoders/*.onnx"):
-        path = graph.relative_to(ROOT)
-        same[f"trained/{path}"] = file_digest(folder / "trained" / path) == file_digest(graph)
+        name = graph.relative_to(ROOT).as_posix()
+        same[f"trained/{name}"] = file_digest(folder / "trained" / name) == file_digest(graph)
     return same
 
 

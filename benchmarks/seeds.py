@@ -11,9 +11,9 @@ import json
 import os
 import tempfile
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 from arithmetic.errors import cli_errors
@@ -54,28 +54,24 @@ def run_seed(seed: int, core: int, changes: Changes) -> dict[str, Any]:
 
 def run_seeds(seeds: list[int], changes: Changes, rows: list[dict[str, Any]], result: str) -> None:
     """Add the row of each seed to `rows`, and write them after each; no result without a name."""
-    cores: SimpleQueue[int] = SimpleQueue()
-    allowed = sorted(os.sched_getaffinity(0))[:SEEDS_AT_ONCE]
-    for core in allowed:
-        cores.put(core)
+    cores = sorted(os.sched_getaffinity(0))[:SEEDS_AT_ONCE]
+    remaining, lock = iter(seeds), Lock()
 
-    def on_a_core(seed: int) -> dict[str, Any]:
-        core = cores.get()
-        try:
-            return run_seed(seed, core, changes)
-        finally:
-            cores.put(core)
-
-    with ThreadPoolExecutor(len(allowed)) as pool:
-        jobs: list[Future[dict[str, Any]]] = [pool.submit(on_a_core, seed) for seed in seeds]
-        try:
-            for job in as_completed(jobs):
-                rows.append(job.result())
-                print(describe(rows[-1]), flush=True)
+    def use(core: int) -> None:
+        while True:
+            with lock:
+                seed = next(remaining, None)
+            if seed is None:
+                return
+            row = run_seed(seed, core, changes)
+            with lock:
+                rows.append(row)
+                print(describe(row), flush=True)
                 if result:
                     save(rows, result)
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+    with ThreadPoolExecutor(len(cores)) as pool:
+        list(pool.map(use, cores))
 
 
 def describe(row: dict[str, Any]) -> str:

@@ -1,183 +1,202 @@
-"""make bench-serving: this service beside those that a user would pick instead.
+"""Measure the service beside the servers that a user could choose instead.
 
-Every server stands alone on one core while it is measured, the load generator on another; all
-answer by the same model (but for the route with a constant answer), and are asked the same
-equations. A round starts each server anew, checks its answers, warms it up and measures it with 64
-connections and with one. Rounds are repeated, each beginning with another server, and medians
-count: what drifts on the machine drifts for all.
+    make bench-serving        python -m benchmarks.serving [--only service,constant] [--rounds 5]
+
+Each server has one core to itself, `wrk` the other; all answer the same equations by the same model
+(one answers a constant). A round starts each server anew, checks its answers, warms it up and
+measures 64 connections and one; each round begins with another server. Medians over the rounds.
+Writes benchmarks/results/serving.json.
 """
 
 import argparse
-import statistics
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from arithmetic import bundle
-from arithmetic.errors import Problem, reported
-from benchmarks.results_file import write
-from benchmarks.serving_load import Sample, cores, require, run
-from benchmarks.serving_peers import ROOT, SERVERS, installed, versions
-from benchmarks.serving_process import check, questions, running
-from benchmarks.serving_store import REGISTRY_HELP, registry
+from arithmetic import artifacts
+from arithmetic.errors import UserError, cli_errors
+from arithmetic.grammar import solve
+from benchmarks.results_file import ROOT, write
+from benchmarks.serving_load import Sample, cores, random_equations, run_wrk
+from benchmarks.serving_peers import (
+    FOUR_OPERATIONS,
+    SERVERS,
+    Place,
+    Server,
+    ask,
+    build_process,
+    install,
+    list_versions,
+)
+from benchmarks.serving_process import free_port, registry, running
 
 MANY = 64
 CHECKED = 50
-QUESTIONS = 1000
-# What issue #6 asks of the service, against the constant answer.
-THROUGHPUT_RATIO, LATENCY_MS, LATENCY_RATIO = 1.2, 0.5, 3.0
+EQUATIONS = 1000
+# The targets, beside the constant answer of the same round.
+THROUGHPUT_GOAL, THROUGHPUT_FLOOR, LATENCY_MS, LATENCY_RATIO = 1.2, 1.0, 0.5, 4.0
 
-Samples = dict[int, list[Sample]]  # connections to one sample a round
+Samples = dict[int, list[Sample]]  # by connections, one for each round
 
 
-def one_round(
-    name: str, programs: Path, uri: str, tool: str, seconds: float, samples: Samples
+def check(server: Server, url: str, model: Path) -> None:
+    """Ask some equations; raise UserError at the first wrong answer."""
+    grammar = artifacts.load_config(model).get_grammar()
+    for text in random_equations(grammar, server.operations, CHECKED, seed=2):
+        answer = ask(server, url, text)
+        expected = "962" if server.is_constant else solve(grammar.parse(text))
+        if answer != expected:
+            raise UserError(f"{server.title} answers {text}{answer} instead of {expected}")
+
+
+def run_round(
+    server: Server, programs: Path, model: Path, uri: str, seconds: float, samples: Samples
 ) -> None:
-    """Start, check, warm up, measure, check again."""
-    server = SERVERS[name]
-    bodies = [server.body(text) for text in questions(server.operations, QUESTIONS)]
-    with running(name, programs, uri) as url:
-        check(name, url, CHECKED)
-        run(tool, url, bodies, MANY, 1)
-        for connections in (MANY, 1):
-            samples[connections].append(run(tool, url, bodies, connections, seconds))
-        check(name, url, CHECKED)
+    """Start a server, check it, warm it up, measure it and check it again."""
+    server_core, load_core = cores()
+    grammar = artifacts.load_config(model).get_grammar()
+    bodies = [server.body(t) for t in random_equations(grammar, server.operations, EQUATIONS)]
+    with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as scratch:
+        place = Place(free_port(), Path(scratch), model, uri)
+        url = f"http://127.0.0.1:{place.port}{server.path}"
+        with running(build_process(server, programs, place, server_core)):
+            check(server, url, model)
+            run_wrk(url, bodies, MANY, 1, load_core)
+            for connections in (MANY, 1):
+                sample = run_wrk(url, bodies, connections, seconds, load_core)
+                samples[connections].append(sample)
+            check(server, url, model)
 
 
-def medians(samples: list[Sample]) -> dict[str, float]:
-    """Of each figure the median; failures are added up."""
-    rows = [asdict(sample) for sample in samples]
-    found = {
-        key: round(statistics.median(row[key] for row in rows), 3)
-        for key in ("requests_per_second", "p50_ms", "p99_ms")
-    }
-    return {**found, "failures": sum(sample.failures for sample in samples)}
-
-
-def ratio(samples: Samples, constant: Samples, connections: int, figure: str) -> float:
-    """Median over the rounds of a figure over the constant route's in the same round."""
-    pairs = zip(samples[connections], constant[connections], strict=True)
-    return round(
-        statistics.median(getattr(own, figure) / getattr(other, figure) for own, other in pairs), 3
-    )
-
-
-def figures(samples: Samples, constant: Samples | None) -> dict[str, Any]:
-    """One server's row."""
-    row: dict[str, Any] = {
-        f"connections_{connections}": medians(samples[connections]) for connections in samples
-    }
+def summarize(samples: Samples, constant: Samples | None) -> dict[str, Any]:
+    """Return one server's medians over the rounds, also of the ratios to the constant answer."""
+    row: dict[str, Any] = {}
+    for connections, part in samples.items():
+        values = [asdict(sample) for sample in part]
+        figures = {key: round(median(v[key] for v in values), 3) for key in values[0]}
+        figures["failures"] = sum(sample.failures for sample in part)
+        row[f"connections_{connections}"] = figures
     if constant is not None:
-        row["throughput_of_constant"] = ratio(samples, constant, MANY, "requests_per_second")
-        row["latency_of_constant"] = ratio(samples, constant, 1, "p50_ms")
-    row["rounds"] = {
-        f"connections_{connections}": [asdict(sample) for sample in samples[connections]]
-        for connections in samples
-    }
+        for name, connections, key in (
+            ("throughput_of_constant", MANY, "requests_per_second"),
+            ("latency_of_constant", 1, "p50_ms"),
+        ):
+            pairs = zip(samples[connections], constant[connections], strict=True)
+            row[name] = round(median(getattr(a, key) / getattr(b, key) for a, b in pairs), 3)
+    row["rounds"] = {str(n): [asdict(sample) for sample in part] for n, part in samples.items()}
     return row
 
 
-def verdict(service: dict[str, Any]) -> dict[str, bool]:
-    """Whether the bars are met."""
-    alone = service["connections_1"]["p50_ms"]
+def judge_targets(row: dict[str, Any]) -> dict[str, bool]:
+    """Return which targets the service meets."""
+    throughput, alone = row["throughput_of_constant"], row["connections_1"]["p50_ms"]
     return {
-        f"throughput at least {THROUGHPUT_RATIO} x the constant answer": (
-            service["throughput_of_constant"] >= THROUGHPUT_RATIO
+        f"throughput at least {THROUGHPUT_GOAL} times the constant answer's": (
+            throughput >= THROUGHPUT_GOAL
         ),
-        f"one client's median at most {LATENCY_MS} ms or {LATENCY_RATIO:g} x the constant's": (
-            alone <= LATENCY_MS or service["latency_of_constant"] <= LATENCY_RATIO
+        f"throughput at least {THROUGHPUT_FLOOR} times the constant answer's": (
+            throughput >= THROUGHPUT_FLOOR
+        ),
+        f"one client at most {LATENCY_MS} ms or {LATENCY_RATIO:g} times the constant answer": (
+            alone <= LATENCY_MS or row["latency_of_constant"] <= LATENCY_RATIO
         ),
     }
 
 
-def table(rows: dict[str, dict[str, Any]], missing: dict[str, str]) -> str:
-    """What is printed; × is throughput over the constant answer's."""
-    over = f"{'':26}{f'--- {MANY} connections ---':>34}{'- 1 connection -':>20}"
-    columns = ("req/s", 8), ("×", 6), ("p50 ms", 10), ("p99 ms", 10), ("req/s", 10), ("p50 ms", 10)
-    under = f"{'server':26}" + "".join(f"{name:>{width}}" for name, width in columns)
-    lines = [over, f"{under}{'failed':>8}"]
+def show(rows: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
+    """Return the table as text; × is the throughput over the constant answer's."""
+    lines = [f"{'':24}{f'---- {MANY} connections ----':>32}{'- one connection -':>20}"]
+    lines.append(
+        f"{'server':24}{'req/s':>8}{'×':>6}{'p50 ms':>9}{'p99 ms':>9}{'req/s':>10}{'p50 ms':>10}"
+        f"{'failed':>8}"
+    )
     for name, row in rows.items():
         many, one = row[f"connections_{MANY}"], row["connections_1"]
-        times = row.get("throughput_of_constant")
+        ratio = row.get("throughput_of_constant")
         lines.append(
-            f"{SERVERS[name].title:26}{many['requests_per_second']:8,.0f}"
-            f"{'' if times is None else f'{times:.2f}':>6}{many['p50_ms']:10.2f}"
-            f"{many['p99_ms']:10.2f}{one['requests_per_second']:10,.0f}{one['p50_ms']:10.2f}"
+            f"{titles[name]:24}{many['requests_per_second']:8,.0f}"
+            f"{'' if ratio is None else f'{ratio:.2f}':>6}{many['p50_ms']:9.2f}"
+            f"{many['p99_ms']:9.2f}{one['requests_per_second']:10,.0f}{one['p50_ms']:10.2f}"
             f"{many['failures'] + one['failures']:8d}"
         )
-    lines += [f"{SERVERS[name].title:26} not measured: {why}" for name, why in missing.items()]
     return "\n".join(lines)
 
 
 def measure(
-    names: list[str], tool: str, rounds: int, seconds: float, given: str = ""
+    servers: dict[str, Server], models: dict[str, Path], rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """All servers, all rounds; those that cannot be installed or do not start are `missing`."""
+    """Measure all servers; one that cannot be installed or started is in `not_measured`."""
     programs: dict[str, Path] = {}
     missing: dict[str, str] = {}
-    for name in names:
+    for name, server in servers.items():
         try:
-            programs[name] = installed(name)
-        except Problem as problem:
-            missing[name] = str(problem)
+            programs[name] = install(name, server.requirements)
+        except UserError as error:
+            missing[name] = str(error)
     samples: dict[str, Samples] = {name: {MANY: [], 1: []} for name in programs}
-    four_operations = any(name in ("multiplication", "division") for name in names)
-    with registry(given, four_operations) as uri:
+    with registry(models["+-"], cores()[1]) as (_, uri):
         for number in range(rounds):
             order = list(samples)
-            shift = number % max(1, len(order))
+            shift = number % len(order)
             for name in order[shift:] + order[:shift]:
-                print(f"round {number + 1} of {rounds}: {SERVERS[name].title}", flush=True)
+                server = servers[name]
+                print(f"round {number + 1} of {rounds}: {server.title}", flush=True)
+                model = models.get(server.operations, models["+-"])
                 try:
-                    one_round(name, programs[name], uri, tool, seconds, samples[name])
-                except Problem as problem:
-                    if SERVERS[name].requirements == ():
-                        raise  # our own: no figures without it
-                    missing[name] = str(problem)
+                    run_round(server, programs[name], model, uri, seconds, samples[name])
+                except UserError as error:
+                    if not server.requirements:
+                        raise  # no figures without our own
+                    missing[name] = str(error)
                     del samples[name]
     constant = samples.get("constant")
-    rows = {name: figures(samples[name], constant) for name in names if name in samples}
-    used = {name: versions(name, programs[name]) for name in rows}
-    return {"rows": rows, "missing": missing, "versions": used}
+    rows = {name: summarize(samples[name], constant) for name in servers if name in samples}
+    versions = {name: list_versions(programs[name], servers[name].requirements) for name in rows}
+    return {"servers": rows, "not_measured": missing, "versions": versions}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join(SERVERS), help="names, with commas between")
+    """Measure, print and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
+    parser.add_argument("--only", default="", help="names with commas between; default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--load", choices=("wrk", "python"), default="wrk")
-    parser.add_argument("--result", default="serving", help="name of the result; empty: none")
-    parser.add_argument("--registry", default="", help=REGISTRY_HELP)
-    given = parser.parse_args()
-    with reported():
-        names = [name for name in given.only.split(",") if name]
-        unknown = sorted(set(names) - set(SERVERS))
-        if unknown:
-            raise Problem(f"no server is called {unknown[0]}; there are {', '.join(SERVERS)}")
-        require(given.load)
-        found = measure(names, given.load, given.rounds, given.seconds, given.registry)
-        print("\n" + table(found["rows"], found["missing"]))
-        bars = verdict(found["rows"]["service"]) if {"service", "constant"} <= set(names) else {}
-        for bar, met in bars.items():
-            print(f"{'met' if met else 'NOT MET'}: {bar}")
-        server_core, load_core = cores()
-        if server_core == load_core:
-            print("one core only: servers and load share it, so the figures are too low")
-        if given.result:
-            content = {
-                "load_generator": given.load,
-                "rounds": given.rounds,
-                "seconds": given.seconds,
-                "server_core": server_core,
-                "load_core": load_core,
-                "bundle_sha256": bundle.digest(ROOT / "bundle"),
-                "bars_met": bars,
-                "servers": found["rows"],
-                "not_measured": found["missing"],
-                "versions": found["versions"],
+    parser.add_argument("--model", type=Path, default=ROOT / "model")
+    parser.add_argument("--four-operations", type=Path, help="a model directory of + - * and /")
+    parser.add_argument("--result", default="serving", help="name of the result; empty for none")
+    options = parser.parse_args()
+    with cli_errors():
+        models = {"+-": options.model.resolve()}
+        servers = dict(SERVERS)
+        if options.four_operations:
+            servers |= FOUR_OPERATIONS
+            models |= dict.fromkeys("*/", options.four_operations.resolve())
+        names = [name for name in options.only.split(",") if name] or list(servers)
+        if unknown := sorted(set(names) - set(servers)):
+            raise UserError(
+                f"there is no server {unknown[0]!r}", f"choose from {', '.join(servers)}"
+            )
+        servers = {name: servers[name] for name in names}
+        figures = measure(servers, models, options.rounds, options.seconds)
+        rows = figures["servers"]
+        print("\n" + show(rows, {name: server.title for name, server in servers.items()}))
+        for name, reason in figures["not_measured"].items():
+            print(f"{servers[name].title} not measured: {reason}")
+        targets = judge_targets(rows["service"]) if {"service", "constant"} <= set(rows) else {}
+        for target, is_met in targets.items():
+            print(f"{'met' if is_met else 'NOT MET'}: {target}")
+        if options.result:
+            general = {
+                "rounds": options.rounds,
+                "seconds": options.seconds,
+                "server_core": cores()[0],
+                "load_core": cores()[1],
+                "model_digest": artifacts.digest(models["+-"]),
+                "targets_met": targets,
             }
-            print(f"written to {write(given.result, content).relative_to(ROOT)}")
+            print(f"wrote {write(options.result, {**general, **figures})}")
 
 
 if __name__ == "__main__":

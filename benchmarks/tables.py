@@ -13,6 +13,7 @@ from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import RESULTS, ROOT
+from serving.settings import Settings
 
 Rows = Sequence[Sequence[str]]
 
@@ -63,7 +64,20 @@ def seeds() -> Rows:
     ]
 
 
-TABLES: dict[str, Callable[[], Rows]] = {"headline": headline, "seeds": seeds}
+def settings() -> Rows:
+    """Return the service's environment variables."""
+    rows = []
+    for name, info in Settings.model_fields.items():
+        default = "" if info.default in (None, "") else f"`{info.default}`"
+        rows.append((f"`{name.upper()}`", default, info.description or ""))
+    return [("variable", "default", "meaning"), *rows]
+
+
+TABLES: dict[str, Callable[[], Rows]] = {
+    "headline": headline,
+    "seeds": seeds,
+    "settings": settings,
+}
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

@@ -93,14 +93,16 @@ def open_client() -> "MlflowClient":
         RegistryError: the address names no store that can be used here.
     """
     uri = tracking_uri()
+    database = sqlite_path(uri)
     with registry_errors():
-        from mlflow import MlflowClient
-
-        database = sqlite_path(uri)
-        if database is not None:
-            _create_database(database)
-            _relocate(database)
         try:
+            from mlflow import MlflowClient
+
+            if database is not None:
+                import sqlalchemy  # noqa: F401  # mlflow-skinny comes without it
+
+                _create_database(database)
+                _relocate(database)
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
         except ImportError as error:
             raise RegistryError(
@@ -148,8 +150,9 @@ def _translate(error: Exception) -> RegistryError:
         if isinstance(cause, requests.HTTPError):
             break
         if isinstance(cause, requests.RequestException):
+            *_, root = _causes(cause)  # "Connection refused", not urllib3's account of it
             return RegistryUnreachableError(
-                f"no answer from the MLflow server {place}{_proxy()}: {_reason(cause)}",
+                f"no answer from the MLflow server {place}{_proxy()}: {_reason(root)}",
                 "start it, or unset MLFLOW_TRACKING_URI to use the store in the repository",
             )
         if isinstance(cause, sqlite3.Error):

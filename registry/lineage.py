@@ -37,13 +37,7 @@ class Link(NamedTuple):
         return f"{'=' if self.is_checked else '?'} {self.ends:<20} {self.values}"
 
 
-@registry_errors()
-def lineage(root: Path, number: str | None = None, service_url: str = "") -> list[Link]:
-    """Return the checked links of a version; see `check_links`."""
-    return list(check_links(root, number, service_url))
-
-
-def check_links(root: Path, number: str | None, service_url: str) -> Iterator[Link]:
+def check_links(root: Path, number: str | None = None, service_url: str = "") -> Iterator[Link]:
     """Yield the links of a version, each checked before it is yielded.
 
     Args:

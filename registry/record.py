@@ -109,8 +109,8 @@ def record(root: Path) -> Recorded:
         version = find_version(client, model_digest)
         is_new_version = version is None
         if version is None:
-            _log_model(client, experiment, run_id, root, model_digest)
-            version = _create_version(client, experiment, run_id, report)
+            model_id = _log_model(client, experiment, run_id, root, model_digest)
+            version = _create_version(client, model_id, run_id, report)
         _describe_version(client, version, run_id, report)
     return Recorded(run_id, str(version.version), model_digest, is_new_run, is_new_version)
 
@@ -202,63 +202,63 @@ def _log_content(
 
 def _log_model(
     client: "MlflowClient", experiment: str, run_id: str, root: Path, model_digest: str
-) -> None:
-    """Log the model directory as a pyfunc model of the run, in place of unregistered ones."""
+) -> str:
+    """Log the model directory as a pyfunc model of the run; return MLflow's id of it.
+
+    No version holds this model, so what an earlier attempt logged of it is deleted.
+    """
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    for leftover in client.search_logged_models(
-        [experiment], f"tags.{DIGEST_TAG} = '{model_digest}'"
-    ):
-        client.delete_logged_model(leftover.model_id)
-    with tempfile.TemporaryDirectory() as scratch:
-        # A copy without stray files, and of what is checked here.
-        directory = Path(scratch) / "model"
-        config = artifacts.load_config(root / "model")
-        for name in artifacts.model_files(config):
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / "model" / name, directory / name)
-        if artifacts.digest(directory) != model_digest:
-            raise StaleWorkspaceError("model/ was changed while it was registered", REPRO)
-        files = {"model": str(directory)}
-        signature = signing.sign(directory)
-        if signature is not None:
-            files["signature"] = str(signature)
-        mlflow.set_tracking_uri(client.tracking_uri)
-        example = [f"7{operation}1=" for operation in config.grammar.operations]
-        with mlflow.start_run(run_id=run_id):
-            mlflow.pyfunc.log_model(
-                name=MODEL_NAME,
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts=files,
-                code_paths=[str(Path(arithmetic.__file__).parent)],
-                signature=ModelSignature(
-                    inputs=Schema([ColSpec("string", "equation")]),
-                    outputs=Schema([ColSpec("string", "answer")]),
-                ),
-                input_example=pd.DataFrame({"equation": example}),
-                pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
-                tags={DIGEST_TAG: model_digest},
-            )
+    for old in client.search_logged_models([experiment], f"tags.{DIGEST_TAG} = '{model_digest}'"):
+        client.delete_logged_model(old.model_id)
+    operations = artifacts.load_config(root / "model").grammar.operations
+    mlflow.set_tracking_uri(client.tracking_uri)
+    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name=MODEL_NAME,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts=_copy_and_sign(root / "model", Path(scratch), model_digest),
+            code_paths=[str(Path(arithmetic.__file__).parent)],
+            signature=ModelSignature(
+                inputs=Schema([ColSpec("string", "equation")]),
+                outputs=Schema([ColSpec("string", "answer")]),
+            ),
+            input_example=pd.DataFrame({"equation": [f"7{symbol}1=" for symbol in operations]}),
+            pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
+            tags={DIGEST_TAG: model_digest},
+        )
+    return logged.model_id
+
+
+def _copy_and_sign(model: Path, scratch: Path, model_digest: str) -> dict[str, str]:
+    """Copy the model's own files, without stray ones, and check and sign the copy."""
+    directory = scratch / "model"
+    for name in artifacts.model_files(artifacts.load_config(model)):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model / name, directory / name)
+    if artifacts.digest(directory) != model_digest:
+        raise StaleWorkspaceError("model/ was changed while it was registered", REPRO)
+    signature = signing.sign(directory)
+    signed = {} if signature is None else {"signature": str(signature)}
+    return {"model": str(directory), **signed}
 
 
 def _create_version(
-    client: "MlflowClient", experiment: str, run_id: str, report: dict[str, Any]
+    client: "MlflowClient", model_id: str, run_id: str, report: dict[str, Any]
 ) -> "ModelVersion":
-    """Register the logged model; one request creates the version with its tags."""
-    model_digest = report["model_digest"]
-    (model,) = client.search_logged_models([experiment], f"tags.{DIGEST_TAG} = '{model_digest}'")
+    """Register a logged model; one request creates the version with its tags."""
     if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
         client.create_registered_model(MODEL_NAME, description=_MODEL_DESCRIPTION)
     return client.create_model_version(
         MODEL_NAME,
-        source=f"models:/{model.model_id}",
+        source=f"models:/{model_id}",
         run_id=run_id,
-        tags={DIGEST_TAG: model_digest, **_version_tags(run_id, report)},
+        tags={DIGEST_TAG: report["model_digest"], **_version_tags(run_id, report)},
         description=_version_description(report),
-        model_id=model.model_id,
+        model_id=model_id,
     )
 
 

@@ -62,6 +62,8 @@ def verify(directory: Path, signature: Path) -> None:
             f"register it with {SIGNING_KEY} set, or serve a version that was",
         )
     verifying = _library("verifying")
+    from cryptography.exceptions import InvalidSignature
+
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except ValueError as error:
@@ -69,7 +71,7 @@ def verify(directory: Path, signature: Path) -> None:
         raise RegistryError(message, "name an elliptic-curve key in PEM") from error
     try:
         verifier.verify(directory, signature)
-    except (ValueError, KeyError, TypeError) as error:
+    except (InvalidSignature, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UntrustedModelError(
             f"the signature of the model {directory.name} is not valid: {reason}",
@@ -92,5 +94,5 @@ def _library(module: str) -> Any:
     except ImportError as error:
         raise RegistryError(
             f"{SIGNING_KEY} or {TRUSTED_KEY} is set, and model-signing cannot be imported: {error}",
-            "install requirements/signing.lock",
+            "install it: requirements/serving.lock names it",
         ) from error

@@ -1,4 +1,6 @@
-"""Serve a model: python -m serving
+"""Serve a model until SIGTERM.
+
+    python -m serving
 
 Settings are environment variables (`serving.settings`); SIGTERM drains and exits with status 0.
 """

@@ -76,20 +76,10 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
-def unready_reason(app: FastAPI) -> str | None:
-    """Return why no requests should be sent here, None if they may."""
-    manager: ModelManager = app.state.manager
-    if app.state.is_draining:
-        return "shutting down"
-    if manager.model is None:
-        return manager.reason or "loading"
-    return "overloaded" if manager.model.batcher.is_overloaded else None
-
-
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(request: Request, response: Response) -> Readiness:
     """Report whether to send requests here: not while loading, overloaded or shutting down."""
-    reason = unready_reason(request.app)
+    reason = request.app.state.manager.unready_reason()
     if reason is not None:
         response.status_code = 503
     return Readiness(ready=reason is None, reason=reason)
@@ -164,14 +154,11 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": None},  # else a badge by validator.swagger.io
     )
     app.state.settings, app.state.metrics, app.state.manager = settings, metrics, manager
-    app.state.is_draining = False
     app.include_router(router)
     app.include_router(protocols.router)
     add_error_handlers(app)
     add_openapi(app)
-    app.add_middleware(
-        RequestMiddleware, settings=settings, keys=keys, metrics=metrics, state=app.state
-    )
+    app.add_middleware(RequestMiddleware, manager=manager, keys=keys, metrics=metrics)
     if settings.cors_origin_list:
         app.add_middleware(
             CORSMiddleware,

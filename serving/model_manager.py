@@ -64,7 +64,7 @@ class ModelManager:
     """Hold the model that serves; a background thread replaces it."""
 
     def __init__(self, settings: Settings, metrics: Metrics, registry: Registry | None = None):
-        self._settings, self._metrics = settings, metrics
+        self.settings, self._metrics = settings, metrics
         self._registry: Registry = registry or download
         self._cache = open_model_cache(settings)
         self._state_file = self._cache / "state.json"
@@ -73,6 +73,7 @@ class ModelManager:
         self.model: LoadedModel | None = None  # replaced by one assignment
         self.source: Source | None = None
         self.reason: str | None = None  # of the latest failure
+        self.is_draining = False  # set by the server
         self._previous: LoadedModel | None = None
         self._named: ModelVersion | None = None  # by the registry, at the last look
         self._state = self._read_state()
@@ -102,9 +103,17 @@ class ModelManager:
             raise ModelUnavailableError(f"no model is loaded: {self.reason or 'still loading'}")
         return self.model
 
+    def unready_reason(self) -> str | None:
+        """Return why no requests should be sent here, None if they may."""
+        if self.is_draining:
+            return "shutting down"
+        if self.model is None:
+            return self.reason or "loading"
+        return "overloaded" if self.model.batcher.is_overloaded else None
+
     def registry_status(self) -> str:
         """Return the registry's state and since when, for /health."""
-        if self._settings.is_local:
+        if self.settings.is_local:
             return "not used"
         return f"{self._registry_status} since {self._registry_since}"
 
@@ -123,14 +132,14 @@ class ModelManager:
             try:
                 self.poll()
             except Exception as error:  # a bug must not end the polling
-                log.exception("polling %s failed", self._settings.model_uri)
+                log.exception("polling %s failed", self.settings.model_uri)
                 self.reason = f"polling failed: {error!r}"
             self._first_attempt.set()
-            self._stopped.wait(self._settings.poll_seconds)
+            self._stopped.wait(self.settings.poll_seconds)
 
     def poll(self) -> None:
         """Look once which version the URI means, and load it if it is new."""
-        settings = self._settings
+        settings = self.settings
         is_final = self.model is not None and self.source != "last_known_good"
         if is_final and not settings.follows_alias:
             return
@@ -156,7 +165,7 @@ class ModelManager:
         elif version.digest in self._state.rejected:
             self.reason = self._state.rejected[version.digest]
         else:
-            source: Source = "directory" if self._settings.is_local else "registry"
+            source: Source = "directory" if self.settings.is_local else "registry"
             if self._try_load(version, partial(self._registry.download, ref, self._cache), source):
                 self._clean_cache()
 
@@ -166,7 +175,7 @@ class ModelManager:
             level = logging.INFO if status == "reachable" else logging.WARNING
             log.log(level, "the registry is %s%s", status, f": {reason}" if reason else "")
         elif reason is not None and reason != self.reason:
-            log.warning("%s: %s", self._settings.model_uri, reason)
+            log.warning("%s: %s", self.settings.model_uri, reason)
         self._metrics.registry_up.set(status == "reachable")
         if reason is not None:
             self.reason = reason
@@ -202,7 +211,7 @@ class ModelManager:
             return False
         try:
             directory = get_directory()
-            model = load_model(directory, version, self._settings, self._metrics, self.monitor)
+            model = load_model(directory, version, self.settings, self._metrics, self.monitor)
         except RegistryUnreachableError as error:  # says nothing about the version
             self._set_registry_status("unreachable", _reason(error))
             return False
@@ -218,7 +227,7 @@ class ModelManager:
         return True
 
     def _on_failure(self, version: ModelVersion, count: int, reason: str) -> None:
-        seconds = min(self._settings.poll_seconds * 2**count, MAX_BACKOFF_SECONDS)
+        seconds = min(self.settings.poll_seconds * 2**count, MAX_BACKOFF_SECONDS)
         self._failures[version] = count, time.monotonic() + seconds, reason
         self._metrics.load_failures.labels(version.version).inc()
         self.reason = reason
@@ -268,7 +277,7 @@ class ModelManager:
 
     def _on_checked(self, stats: VersionStats) -> None:
         """Reject the served version if its checked answers are wrong too often."""
-        settings = self._settings
+        settings = self.settings
         reason = stats.rejection_reason(settings.max_error_rate, settings.min_questions)
         if reason is None:
             return

@@ -266,6 +266,8 @@ class MispredictionLog:
             return
         if len(self._written) >= 100_000:
             self._written.clear()
+        if not self._written:
+            log.warning("wrong answers are written to %s", self._handler.baseFilename)
         self._written.add(key)
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -53,6 +53,7 @@ class PredictEndpoint:
         self._manager = manager
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as an ASGI application."""
         started = time.perf_counter()
         request = await parse_body(PredictRequest, scope, receive)
         model = self._manager.get_model()

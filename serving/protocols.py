@@ -42,12 +42,6 @@ def _json(content: Any, status: int = 200) -> Response:
     return Response(to_json(content), status, media_type="application/json")
 
 
-def _unready(request: Request) -> bool:
-    from serving.app import unready_reason
-
-    return unready_reason(request.app) is not None
-
-
 # MLflow's scoring protocol
 
 
@@ -97,10 +91,6 @@ class Columns(_Strict):
 class InvocationsRequest(_Strict):
     """Ask in exactly one of MLflow's formats; `params` is ignored."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"dataframe_records": [{COLUMN: "951+11="}]}]}
-    )
-
     dataframe_split: DataframeSplit | None = None
     dataframe_records: Annotated[list[Record], Field(max_length=MAX_EQUATIONS)] | None = None
     instances: Rows | Columns | None = None
@@ -139,10 +129,6 @@ def _mlflow_error(error: ServiceError) -> dict[str, str]:
     return {"error_code": code, "message": str(error)}
 
 
-def _oip_error(error: ServiceError) -> dict[str, str]:
-    return {"error": str(error)}
-
-
 def _status(error: ServiceError) -> int:
     return 400 if isinstance(error, InvalidInputError) else error.status
 
@@ -165,7 +151,11 @@ def _with_errors(endpoint: Endpoint, render: Callable[[ServiceError], Any]) -> E
 @router.get("/ping", tags=["MLflow"], response_class=Response)
 async def ping(request: Request) -> Response:
     """Answer 200 if requests may be sent, as /readyz."""
-    return Response("\n", 503 if _unready(request) else 200, media_type="application/json")
+    return Response(
+        "\n",
+        503 if request.app.state.manager.unready_reason() else 200,
+        media_type="application/json",
+    )
 
 
 @router.get("/version", tags=["MLflow"], response_class=Response)
@@ -187,24 +177,16 @@ async def invocations(request: Request) -> Response:
 # The Open Inference Protocol
 
 
-class _Parameters(_Strict):
-    parameters: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _check_parameters(self) -> "_Parameters":
-        unsupported = {"shared_memory_region", "classification", "binary_data_size"}
-        if names := sorted(unsupported & self.parameters.keys()):
-            raise ValueError(f"the parameter {names[0]} is not supported; send data in JSON")
-        return self
+Size = Annotated[int, Field(ge=0, le=MAX_EQUATIONS)]
 
 
-class InferInput(_Parameters):
+class InferInput(_Strict):
     """Hold a tensor of equations, its data flat or nested, in row-major order."""
 
     name: Literal["equation"]
     datatype: Literal["BYTES"]
-    shape: list[Annotated[int, Field(ge=0, le=MAX_EQUATIONS)]] = Field(max_length=MAX_DIMENSIONS)
-    data: list[Any]
+    shape: list[Size] = Field(max_length=MAX_DIMENSIONS, examples=[[1]])
+    data: list[Any] = Field(examples=[["951+11="]])
 
     @model_validator(mode="after")
     def _check_data(self) -> "InferInput":
@@ -228,35 +210,11 @@ def _flatten(data: list[Any], depth: int = 1) -> Iterator[Any]:
             yield element
 
 
-class InferRequestedOutput(_Parameters):
-    """Name the output."""
-
-    name: Literal["answer"]
-
-
-class InferRequest(_Parameters):
-    """Ask a tensor of equations."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "inputs": [
-                        {
-                            "name": INPUT,
-                            "datatype": "BYTES",
-                            "shape": [2],
-                            "data": ["951+11=", "7-12="],
-                        }
-                    ]
-                }
-            ]
-        }
-    )
+class InferRequest(_Strict):
+    """Ask a tensor of equations; `parameters` and `outputs` are ignored."""
 
     id: str | None = None
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
-    outputs: list[InferRequestedOutput] = Field(default=[], max_length=1)
 
 
 def _find_model(request: Request) -> LoadedModel:
@@ -285,7 +243,7 @@ async def server_live() -> dict[str, bool]:
 @router.get("/v2/health/ready", tags=["Open Inference Protocol"], response_class=Response)
 async def server_ready(request: Request) -> Response:
     """Report whether requests may be sent, as /readyz."""
-    is_ready = not _unready(request)
+    is_ready = request.app.state.manager.unready_reason() is None
     return _json({"ready": is_ready}, 200 if is_ready else 503)
 
 
@@ -334,7 +292,8 @@ def _oip_routes() -> Iterator[Route]:
             ("/ready", model_ready, "GET"),
             ("/infer", infer, "POST"),
         ):
-            yield Route(prefix + suffix, _with_errors(endpoint, _oip_error), methods=[method])
+            answer = _with_errors(endpoint, lambda error: {"error": str(error)})
+            yield Route(prefix + suffix, answer, methods=[method])
 
 
 ROUTES = [

@@ -15,14 +15,13 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 from pythonjsonlogger.json import JsonFormatter
-from starlette.datastructures import State
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.auth import ApiKeys
 from serving.error_handlers import BodyTooLargeError, ServiceError, UnauthorizedError
 from serving.metrics import Metrics
-from serving.settings import Settings
+from serving.model_manager import ModelManager
 
 log = logging.getLogger("serving.requests")
 
@@ -54,11 +53,9 @@ class RequestMiddleware:
     compression apply to all routes.
     """
 
-    def __init__(
-        self, app: ASGIApp, settings: Settings, keys: ApiKeys | None, metrics: Metrics, state: State
-    ):
-        self._app, self._keys, self._metrics, self._state = app, keys, metrics, state
-        self._sample, self._max_body = settings.log_sample, settings.max_body_bytes
+    def __init__(self, app: ASGIApp, manager: ModelManager, keys: ApiKeys | None, metrics: Metrics):
+        self._app, self._manager, self._keys, self._metrics = app, manager, keys, metrics
+        self._sample, self._max_body = manager.settings.log_sample, manager.settings.max_body_bytes
         # A random start and a number take 0.2 µs, a UUID 7.
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -66,6 +63,7 @@ class RequestMiddleware:
         self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -83,7 +81,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", request_id)]
-                if self._state.is_draining:
+                if self._manager.is_draining:
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
             elif is_head:

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.model_manager import ModelManager
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,15 +27,15 @@ TICK_SECONDS = 0.02
 class Server(uvicorn.Server):
     """Replace uvicorn's shutdown."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings):
+    def __init__(self, config: uvicorn.Config, manager: ModelManager):
         super().__init__(config)
-        self._app, self._settings = app, settings
+        self._manager, self._settings = manager, manager.settings
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain; connections that are left when the grace period ends are cut and logged."""
         connections = self.server_state.connections
         log.info("shutting down with %d connections", len(connections))
-        self._app.state.is_draining = True  # RequestMiddleware adds `Connection: close`
+        self._manager.is_draining = True  # RequestMiddleware adds `Connection: close`
         loop = asyncio.get_running_loop()
         started = loop.time()
         while not self.force_exit and loop.time() - started < self._settings.grace_seconds:
@@ -85,4 +86,4 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_keep_alive=settings.keep_alive_seconds,
     )
-    return Server(config, app, settings)
+    return Server(config, app.state.manager)

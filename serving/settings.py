@@ -137,9 +137,9 @@ def open_model_cache(settings: Settings) -> Path:
         InvalidSettingsError: it cannot be created, or belongs to another user.
     """
     source = f"{settings.model_uri} {settings.mlflow_tracking_uri}"
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", settings.model_uri.removeprefix("models:/"))[-40:]
+    name = "-".join(re.findall(r"[A-Za-z0-9.]+", settings.model_uri.removeprefix("models:/")))
     root = settings.model_cache or user_cache_path("arithmetic-lm") / "models"
-    directory = root / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    directory = root / f"{name[-40:]}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
     hint = "set MODEL_CACHE to a directory that only this user can write"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ x86-64 CPU with AVX2, Intel or AMD, on any number of cores (docs/explanation/rep
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import TracebackType
 
 from arithmetic.errors import UserError
@@ -19,6 +20,7 @@ REPRODUCIBLE_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # one order of summation
     "MKL_NUM_THREADS": "1",
 }
+MODEL = Path("model")  # the model directory, relative to the repository's root as all paths here
 PARENT = os.getppid()
 
 os.environ.update(REPRODUCIBLE_ENVIRONMENT)

@@ -21,7 +21,7 @@ import pandas as pd
 from arithmetic import artifacts, formats
 from arithmetic.errors import cli_errors
 from arithmetic.grammar import OPERATIONS, Grammar, Operands, answer_length, render
-from stages import stop_if_orphaned
+from stages import MODEL, stop_if_orphaned
 from stages.certify import (
     Equations,
     compute_margins,
@@ -33,7 +33,6 @@ from stages.dataset import read_split
 from stages.domain import CONFIDENCE, bound_error_rate, choose_equations
 from stages.params import Evaluate, load_params
 
-MODEL = Path("model")
 METRICS = Path("metrics/evaluation.json")
 REPORT = Path("reports/evaluation.json")
 BY_LENGTH = Path("metrics/exact_match_by_length.csv")

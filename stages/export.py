@@ -12,7 +12,6 @@ serves all heads; the output matrix is laid out the same way and picks each head
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -34,10 +33,10 @@ from arithmetic.model import (
     load_model,
     rms_norm,
 )
+from stages import MODEL
 from stages.params import load_params
 from stages.workers import set_deterministic
 
-MODEL = Path("model")
 IR_VERSION = 10  # the file format of onnx 1.16; newer ones have nothing that is used here
 
 

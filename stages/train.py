@@ -30,14 +30,13 @@ from arithmetic.grammar import Operands
 from arithmetic.input_profile import profile, write_profile
 from arithmetic.model import Transformer
 from arithmetic.tokenizer import VOCABULARY_SIZE
-from stages import checkpoint, stop_if_orphaned
+from stages import MODEL, checkpoint, stop_if_orphaned
 from stages.dataset import read_split
 from stages.optimizer import build_optimizers
 from stages.params import Params, Train, load_params
 from stages.progress import ProgressBar
 from stages.workers import SHARDS, Workers, run_workers
 
-MODEL = Path("model")
 HISTORY = Path("metrics/history.csv")
 METRICS = Path("metrics/training.json")
 REPORT = Path("reports/training.json")

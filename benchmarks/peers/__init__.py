@@ -1,5 +1,4 @@
-"""The servers that ours is measured against, each as its own documentation says to write it.
+"""Servers that `benchmarks.serving` compares with the service, as their documentation shows them.
 
-All but `constant` and `torch_eager` answer by the same serving graphs through `arithmetic.engine`.
-They run in environments of their own, which benchmarks/serving_peers.py makes.
+All but `constant` and `torch_eager` answer by the same graphs through `arithmetic.inference`.
 """

@@ -1,6 +1,6 @@
-"""BentoML with adaptive batching: one worker, no access log, no metrics.
+"""Serve by BentoML with adaptive batching: one worker, no access log, no metrics.
 
-BUNDLE=bundle bentoml serve bentoml_service:Arithmetic --port PORT
+MODEL=model bentoml serve bentoml_service:Arithmetic --port PORT
 """
 
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bentoml
 
-from arithmetic.engine import Engine
+from arithmetic.inference import OnnxModel
 
 
 @bentoml.service(
@@ -19,13 +19,13 @@ from arithmetic.engine import Engine
     monitoring={"enabled": False},
 )
 class Arithmetic:
-    """`{"equations": ["1+1="]}` to `["2"]`; BentoML joins the lists of several requests."""
+    """Map `{"equations": ["1+1="]}` to `["2"]`; BentoML joins the lists of several requests."""
 
     def __init__(self) -> None:
-        self.engine = Engine(Path(os.environ["BUNDLE"]))
+        self.model = OnnxModel(Path(os.environ["MODEL"]))
 
     @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000)
     async def predict(self, equations: list[str]) -> list[str]:
-        """A batch in one call of the graph for each operation."""
-        parsed = [self.engine.grammar.parse(text) for text in equations]
-        return [answer.text for answer in self.engine.answer(parsed)]
+        """Answer a batch in one call of the graph."""
+        parsed = [self.model.grammar.parse(text) for text in equations]
+        return [answer.text for answer in self.model.answer(parsed)]

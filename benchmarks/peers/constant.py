@@ -1,4 +1,4 @@
-"""The ceiling of an ordinary FastAPI route: pydantic in, pydantic out, and no thought between.
+"""Answer every question with a constant: an ordinary FastAPI route with pydantic in and out.
 
 python -m benchmarks.peers.constant PORT
 """
@@ -13,16 +13,16 @@ app = FastAPI()
 
 
 class Question(BaseModel):
-    """As strict as the service's own."""
+    """Ask one question, as strictly as the service."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     equation: str = Field(max_length=64)
-    show_work: bool = False
+    steps: bool = False
 
 
 class Prediction(BaseModel):
-    """The fields of the service's own answer."""
+    """Hold the fields of the service's answer."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -35,7 +35,7 @@ class Prediction(BaseModel):
 
 @app.post("/predict")
 async def predict(question: Question) -> Prediction:
-    """The same answer to everything."""
+    """Return the same answer to everything."""
     return Prediction(
         equation=question.equation,
         predicted_answer="962",

@@ -1,6 +1,6 @@
-"""LitServe with batching: one API server, one worker.
+"""Serve by LitServe with batching: one API server, one worker.
 
-python litserve_server.py PORT BUNDLE
+python litserve_server.py PORT MODEL
 """
 
 import sys
@@ -8,42 +8,39 @@ from pathlib import Path
 
 import litserve
 
-from arithmetic.engine import Engine
 from arithmetic.grammar import Equation
-
-LARGEST_BATCH = 64
-WINDOW_SECONDS = 0.001
+from arithmetic.inference import OnnxModel
 
 
 class ArithmeticAPI(litserve.LitAPI):
-    """`{"equation": "1+1="}` to `{"answer": "2"}`."""
+    """Map `{"equation": "1+1="}` to `{"answer": "2"}`."""
 
-    def __init__(self, bundle: str):
-        super().__init__(max_batch_size=LARGEST_BATCH, batch_timeout=WINDOW_SECONDS)
-        self.bundle = bundle
+    def __init__(self, directory: str):
+        super().__init__(max_batch_size=64, batch_timeout=0.001)
+        self.directory = directory
 
     def setup(self, device: str) -> None:
         """Load the graphs in the worker."""
-        self.engine = Engine(Path(self.bundle))
+        self.model = OnnxModel(Path(self.directory))
 
     def decode_request(self, request: dict[str, str]) -> Equation:
-        """One request to one equation."""
-        return self.engine.grammar.parse(request["equation"])
+        """Parse one request."""
+        return self.model.grammar.parse(request["equation"])
 
     def batch(self, inputs: list[Equation]) -> list[Equation]:
-        """The default would stack arrays."""
+        """Keep a list; the default would stack arrays."""
         return inputs
 
     def predict(self, x: list[Equation]) -> list[str]:
-        """A batch in one call of the graph for each operation."""
-        return [answer.text for answer in self.engine.answer(x)]
+        """Answer a batch in one call of the graph."""
+        return [answer.text for answer in self.model.answer(x)]
 
     def unbatch(self, output: list[str]) -> list[str]:
-        """One answer for each request."""
+        """Return one answer for each request."""
         return output
 
     def encode_response(self, output: str) -> dict[str, str]:
-        """One answer to JSON."""
+        """Return one answer as JSON."""
         return {"answer": output}
 
 

@@ -109,7 +109,7 @@ def use_store(patch: pytest.MonkeyPatch, folder: Path) -> Path:
 
 
 def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
+    for _ in range(3000):  # MLflow takes half a minute on a busy machine
         try:
             urllib.request.urlopen(f"{url}/health", timeout=1).close()
             return

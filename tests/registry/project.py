@@ -51,7 +51,7 @@ def make_project(root: Path, seed: int = 1, **report: Any) -> Path:
     write_csv(root / "data/train.csv", ["equation", "answer"], [["1+1=", "2"], ["7-9=", "-2"]])
     write_csv(root / "data/test.csv", ["equation", "answer"], [["3+4=", "7"]])
     write_csv(root / "metrics/data_summary.csv", ["split", "equations"], [["train", 2]])
-    history = [[0, 0.01, 2.5, "", ""], [100, 0.001, 0.5, 0.4, 1.0]]
+    history: list[list[Any]] = [[0, 0.01, 2.5, "", ""], [100, 0.001, 0.5, 0.4, 1.0]]
     columns = ["step", "learning_rate", "train_loss", "validation_loss", "validation_exact_match"]
     write_csv(root / "metrics/history.csv", columns, history)
     training = {"parameters": 123, "steps": 100, "stopped_early": False, "best_step": 100}

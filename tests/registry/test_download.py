@@ -98,7 +98,7 @@ def test_download_imports_neither_pandas_nor_torch_itself():
 
 def stored_model(versions: Path) -> Path:
     source = open_client().get_model_version(MODEL_NAME, "1").source
-    model_id = source.removeprefix("models:/")
+    model_id = str(source).removeprefix("models:/")
     return versions / "mlartifacts" / "models" / model_id / "artifacts" / "artifacts" / "model"
 
 
@@ -165,7 +165,7 @@ def test_planted_pickle_is_never_downloaded(versions, tmp_path):
 def make_keys(folder: Path) -> tuple[Path, Path]:
     folder.mkdir()
     private, public = folder / "key.pem", folder / "key.pub.pem"
-    commands = (
+    commands: tuple[list[str | Path], ...] = (
         ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private],
         ["ec", "-in", private, "-pubout", "-out", public],
     )
@@ -207,7 +207,7 @@ def test_signature_that_does_not_hold_is_refused(signed, store, tmp_path, monkey
         shutil.copytree(tmp_path / "project" / "model", tmp_path / "model")
         (tmp_path / "model" / "config.json").write_text("{}")
         other = download.signing.sign(tmp_path / "model")
-        shutil.copy(other, signature)
+        shutil.copy(str(other), signature)
     monkeypatch.setenv("TRUSTED_KEY", str(public))
     with pytest.raises(UntrustedModelError) as raised:
         download.download(ref, tmp_path / "models")

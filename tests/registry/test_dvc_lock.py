@@ -25,7 +25,7 @@ def test_yaml_has_the_values_that_dvc_locks(tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("promote:\n  max_errors: 0\ntrain: {}\npromote:\n  max_errors: 9\n", "promote in lines 1, 4"),
+        ("promote:\n  max_errors: 0\ntrain: {}\npromote: {}\n", "promote in lines 1, 4"),
         ("train:\n  seed: 1\n  steps: 2\n  seed: 3\n", "seed in lines 2, 4"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from registry import DIGEST_TAG, MODEL_NAME
 from registry.client import open_client
 from registry.exceptions import BrokenLineageError, VersionNotFoundError
-from registry.lineage import lineage
+from registry.lineage import check_links
 from registry.record import record
 from tests.registry.project import make_project
 from tests.registry.test_promotion import Candidate, candidate_url  # noqa: F401
@@ -35,6 +35,10 @@ def committed(store: Path, tmp_path: Path) -> Path:
     git(root, "add", ".")
     git(root, "commit", "-qm", "Train")
     return root
+
+
+def lineage(*arguments):
+    return list(check_links(*arguments))
 
 
 def states(links) -> dict[str, bool]:
@@ -101,7 +105,7 @@ def edit_code(root: Path, store: Path) -> None:
 
 def lose_run(root: Path, store: Path) -> None:
     client = open_client()
-    client.delete_run(client.get_model_version(MODEL_NAME, "1").run_id)
+    client.delete_run(str(client.get_model_version(MODEL_NAME, "1").run_id))
 
 
 def lose_lock(root: Path, store: Path) -> None:

@@ -44,6 +44,7 @@ def test_run_and_version_explain_themselves(versions):
     assert "0 errors" in run.data.tags["mlflow.note.content"]
     assert run.data.tags["mlflow.user"]
     assert run.data.tags["mlflow.source.name"] == "dvc repro"
+    assert run.inputs is not None
     digests = {data.dataset.name: data.dataset.digest for data in run.inputs.dataset_inputs}
     lineage = json.loads(
         Path(client.download_artifacts(run.info.run_id, "lineage.json")).read_text()
@@ -55,7 +56,7 @@ def test_run_and_version_explain_themselves(versions):
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert version.tags["errors"] == "0"
     assert version.tags["equations"] == "200"
-    assert "0 errors in 200 equations" in version.description
+    assert "0 errors in 200 equations" in str(version.description)
     assert client.get_registered_model(MODEL_NAME).description
 
 
@@ -208,7 +209,7 @@ def test_killed_between_the_tags_of_a_version_a_repeat_completes_them(versions):
     version = open_client().get_model_version(MODEL_NAME, "1")
     assert not done.is_new_run
     assert version.tags[REPORT_TAG] == done.run_id
-    assert "100 equations" in version.description
+    assert "100 equations" in str(version.description)
 
 
 def test_failed_logging_is_marked_and_repeated(store, project, monkeypatch):

@@ -119,7 +119,7 @@ def run_service(log: Path, ready: bool = True, **settings: object) -> Iterator[S
 
 
 def _wait(service: Service, ready: bool) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and service.process.poll() is None:
         try:
             if service.get("/readyz")[0] == 200 or not ready:

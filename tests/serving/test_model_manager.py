@@ -28,6 +28,10 @@ def version(client) -> str | None:
     return client.get("/health").json()["model_version"]
 
 
+def wait_for_version(client, number: str) -> None:
+    wait_until(lambda: version(client) == number)
+
+
 def predict(client, equation="1+1=") -> dict:
     response = client.post("/predict", json={"equation": equation})
     assert response.status_code == 200, response.text
@@ -251,7 +255,7 @@ def test_only_known_good_versions_stay_on_disk(follow, models, tmp_path):
     client = follow(registry)
     for number in ("2", "3"):
         registry.production = number
-        wait_until(lambda number=number: version(client) == number)
+        wait_for_version(client, number)
     wait_until(lambda: len(list((tmp_path / "cache").glob("*/arithmetic-lm-*"))) == 2)
     assert [entry["version"] for entry in state(tmp_path)["known_good"]] == ["2", "3"]
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from arithmetic.grammar import Equation
+from serving.batcher import Limits
 from tests.serving.model_directories import make_model
 
 
@@ -138,3 +139,19 @@ def test_without_a_model_it_is_503_with_retry_after(start_service, tmp_path):
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "2"
         assert "missing" in response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"equation": "1+1="}),
+        ("/predict/batch", {"equations": ["1+1="]}),
+        ("/invocations", {"inputs": ["1+1="]}),
+    ],
+)
+def test_with_a_full_queue_it_is_503_with_retry_after_and_probes_answer(client, path, body):
+    client.app.state.manager.model.batcher._limits = Limits(queue_limit=0)
+    response = client.post(path, json=body)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert "waiting" in response.text
+    assert client.get("/livez").status_code == client.get("/health").status_code == 200
