@@ -1,7 +1,5 @@
 """Make a project of tiny params (operands 0-9, 150 steps) and run dvc and git in it."""
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,27 +8,16 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from benchmarks.results_file import ROOT
+from benchmarks.workspace import TINY, copy, environment, git, merge
 from registry.dvc_lock import read_yaml
 
-ROOT = Path(__file__).parents[1]
-CHANGES: dict[str, dict[str, Any]] = {
-    "generate": {"max_operand": 9, "train_size": 120, "validation_size": 20, "test_size": 20},
-    "train": {
-        "batch_sizes": [32],
-        "warmup_steps": 10,
-        "flat_steps": 80,
-        "decay_steps": 60,
-        "validate_every": 50,
-    },
-    "evaluate": {"lowest_margins": 20, "random_sample": 20},
-}
-LEFT_OUT = ("docs/", "metrics/", "tests/", "benchmarks/", "dvc.lock")
+__all__ = ["ROOT", "dvc", "git", "make_project", "run", "small_params", "write_params"]
 
 
 def small_params() -> dict[str, dict[str, Any]]:
-    """Return the params of the repository with CHANGES."""
-    content = read_yaml(ROOT / "params.yaml")
-    return {section: {**values, **CHANGES.get(section, {})} for section, values in content.items()}
+    """Return the params of the repository with those of a tiny pipeline."""
+    return merge(read_yaml(ROOT / "params.yaml"), TINY)
 
 
 def write_params(path: Path, content: Mapping[str, Any]) -> None:
@@ -39,55 +26,33 @@ def write_params(path: Path, content: Mapping[str, Any]) -> None:
         YAML().dump(dict(content), file)
 
 
-def make_project(root: Path) -> Path:
-    """Copy the files of the repository as they are now, with small params, into a git repository.
+def make_project(root: Path) -> str:
+    """Copy the repository as it is now with tiny params, run and commit its pipeline.
 
-    Neither outputs nor files that no stage needs are copied.
+    Returns the output of `dvc repro`.
     """
-    root.mkdir(parents=True)
-    command = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    for name in filter(None, git(ROOT, *command).split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(LEFT_OUT):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
+    copy(root, TINY)
     (root / "docs").mkdir()
-    (root / "docs" / "index.md").write_text("A folder below the root.\n")
-    write_params(root / "params.yaml", small_params())
-    git(root, "init", "-q", "-b", "main")
-    commit(root, "Add a small pipeline")
-    return root
-
-
-def commit(root: Path, message: str) -> None:
-    """Commit everything that git does not ignore."""
+    (root / "docs" / "index.md").write_text("A folder below the root.\n", encoding="utf-8")
+    output = dvc(root, "repro")
     git(root, "add", "-A")
-    git(root, "commit", "-q", "-m", message)
+    git(root, "commit", "-q", "-m", "Run the pipeline")
+    return output
 
 
-def git(root: Path, *arguments: str) -> str:
-    """Run git in `root` as a fixed author; return its output."""
-    author = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-    done = run(root, "git", *author, *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def dvc(root: Path, *arguments: str, **environment: str) -> str:
+def dvc(root: Path, *arguments: str, **variables: str) -> str:
     """Run dvc in `root`; return its output."""
-    done = run(root, sys.executable, "-m", "dvc", *arguments, **environment)
+    done = run(root, sys.executable, "-m", "dvc", *arguments, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def run(root: Path, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command in `root` with this Python first in PATH and no MLflow settings."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    inherited |= {"DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-    inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
+def run(root: Path, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in `root` without the user's settings."""
     return subprocess.run(
         command,
         cwd=root,
-        env={**inherited, **environment},
+        env=environment(**variables),
         capture_output=True,
         text=True,
         check=False,
