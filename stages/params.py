@@ -62,7 +62,10 @@ class Generate(StrictModel):
                 )
         count = len(self.operations)
         if not count or len(set(self.operations)) != count:
-            raise ValueError("generate.operations must name each operation once, and at least one")
+            raise ValueError(
+                f"generate.operations is {self.operations}; name each operation once, "
+                "and at least one"
+            )
         if self.cascade_share + self.zeros_and_nines_share > 1:
             raise ValueError(
                 "generate.cascade_share and generate.zeros_and_nines_share add up to more than 1; "
