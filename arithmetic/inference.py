@@ -1,6 +1,6 @@
 """Answer equations by the exported decoders: numpy and onnxruntime, no torch.
 
-The service, the MLflow model and the evaluation's check of the graph all answer through this.
+The service, the MLflow model and the evaluation all decode with it.
 """
 
 from collections.abc import Sequence
@@ -66,8 +66,7 @@ class OnnxModel:
 
 def _load(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

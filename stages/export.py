@@ -37,7 +37,7 @@ from stages import MODEL
 from stages.params import load_params
 from stages.workers import set_deterministic
 
-IR_VERSION = 10  # the file format of onnx 1.16; newer ones have nothing that is used here
+IR_VERSION = 10  # the file format of onnx 1.16; nothing newer is used
 
 
 class GraphBuilder:
@@ -176,14 +176,14 @@ class DecoderBuilder:
 
 
 def head_mask(attention: DotProductAttention, width: int) -> Tensor:
-    """Return which channels belong to each head, [heads, d], as 0 and 1."""
+    """Return the channels of each head as 0 and 1: [heads, d]."""
     return torch.eye(attention.heads).repeat_interleave(width // attention.heads, 1)
 
 
 def project(block: Block, x: Tensor) -> list[Tensor]:
-    """Return what attention needs of x [..., d]: query rows, keys, values; or values alone.
+    """Project x [..., d] to queries, keys and values; for positional attention to values alone.
 
-    The query has a row of d channels for each head, zero outside the head: [..., heads * d].
+    The queries have a row of d channels for each head, zero outside the head: [..., heads * d].
     """
     attention = block.attention
     if isinstance(attention, PositionalAttention):

@@ -6,7 +6,7 @@ import pytest
 from arithmetic.formats import build_columns
 from arithmetic.grammar import OPERATIONS, Grammar
 from arithmetic.tokenizer import VOCABULARY_SIZE
-from stages.sampling import by_cells, by_second_operand, candidates, pair_table, pool
+from stages.sampling import by_input_combinations, by_second_operand, candidates, pair_table, pool
 from tests.stages.test_generate import PARAMS
 
 
@@ -32,7 +32,7 @@ def test_pair_table_is_a_distribution_heavy_on_its_edge(operation):
 def test_every_combination_of_dependencies_has_its_share(operation):
     """Of every token alike, and of each token's combinations alike, however rare they are."""
     a, b = Grammar((operation,), 99).equations(operation)
-    weights = by_cells(operation, a, b, 2)
+    weights = by_input_combinations(operation, a, b, 2)
     columns = build_columns(operation, a, b, 2)
     tokens = [dependencies for dependencies in columns.dependencies if len(dependencies) > 1]
     for dependencies in tokens:
