@@ -1,4 +1,4 @@
-"""Make a project of tiny params (operands 0-9, a hundred steps) and run dvc and git in it."""
+"""Make a project of tiny params (operands 0-9, 150 steps) and run dvc and git in it."""
 
 import os
 import shutil
@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[1]
 CHANGES: dict[str, dict[str, Any]] = {
     "generate": {"max_operand": 9, "train_size": 120, "validation_size": 20, "test_size": 20},
     "train": {
-        "batch_sizes": [16],
+        "batch_sizes": [32],
         "warmup_steps": 10,
-        "flat_steps": 40,
-        "decay_steps": 50,
-        "validate_every": 25,
+        "flat_steps": 80,
+        "decay_steps": 60,
+        "validate_every": 50,
     },
     "evaluate": {"lowest_margins": 20, "random_sample": 20},
 }

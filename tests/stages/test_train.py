@@ -61,7 +61,7 @@ def test_schedule_warms_up_stays_and_decays(workspace):
 
 def test_epoch_has_each_equation_at_most_once_and_in_one_shard(make_job):
     """120 equations in batches of 16: seven whole batches an epoch."""
-    batches = Batches(make_job())
+    batches = Batches(make_job(batch_sizes=[16]))
     parts = [batches.get(0, step, shard) for step in range(7) for shard in range(2)]
     rows = [tuple(row) for part in parts for row in part.tolist()]
     assert len(rows) == len(set(rows)) == 7 * 16
@@ -80,17 +80,11 @@ def test_training_is_a_function_of_its_job(run):
 
 
 def test_one_core_and_two_give_the_same_bytes(run, monkeypatch):
-    one = run()
+    """An odd batch has shards of different sizes."""
+    one = run(batch_sizes=[15])
     checkpoint.CHECKPOINT.unlink()
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    assert_equal(run(), one)
-
-
-def test_odd_batch_sizes_give_the_same_bytes_on_two_cores(run, monkeypatch):
-    one = run(batch_sizes=[15], flat_steps=0, decay_steps=15)
-    checkpoint.CHECKPOINT.unlink()
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    assert_equal(run(batch_sizes=[15], flat_steps=0, decay_steps=15), one)
+    assert_equal(run(batch_sizes=[15]), one)
 
 
 def test_loss_falls(run):
@@ -111,7 +105,7 @@ def test_early_stopping_keeps_the_best_weights(run):
     assert shorter.best <= progress.best
 
 
-@pytest.mark.parametrize("step", [25, 75])
+@pytest.mark.parametrize("step", [50, 100])
 def test_interrupted_training_resumes_to_the_same_bytes(run, monkeypatch, step):
     whole = run()
     checkpoint.CHECKPOINT.unlink()
@@ -156,7 +150,7 @@ def test_diverged_training_stops(run, monkeypatch, loss):
         return original(*arguments, **options) * loss
 
     monkeypatch.setattr("stages.train.F.cross_entropy", diverge)
-    with pytest.raises(UserError, match=f"diverged: the validation loss is {loss}") as error:
+    with pytest.raises(UserError, match=r"diverged: the validation loss is (nan|inf)") as error:
         run()
     assert "train.muon_learning_rate" in error.value.hint
 
@@ -181,13 +175,13 @@ def test_stage_writes_model_history_metric_and_report(trained):
     report = json.loads((trained / "reports" / "training.json").read_bytes())
     assert metrics == {"parameters": model.parameter_count()}
     history = pd.read_csv(trained / "metrics" / "history.csv")
-    assert history["step"].tolist() == [10, 25, 50, 75, 100]
+    assert history["step"].tolist() == [10, 50, 90, 100, 150]
     assert history["phase"].tolist() == ["warmup", "flat", "flat", "decay", "decay"]
     best = history[history["best"] == 1]
     assert best["step"].tolist() == [report["best_step"]]
     assert best["validation_loss"].item() == report["validation_loss"]
     assert np.isclose(history["validation_loss"].min(), report["validation_loss"])
-    assert report["steps"] == 100
+    assert report["steps"] == 150
     assert report["stopped_early"] is False
     counts = read_profile(trained / "model", config.get_grammar())["operation"]
     assert counts == {"+": 60, "-": 60}
