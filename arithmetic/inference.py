@@ -56,8 +56,9 @@ class OnnxModel:
         answers: dict[int, Answer] = {}
         for name, indices in by_format.items():
             rows = [equations[i] for i in indices]
-            numbers = np.array([(IDS[e.operation], e.operand_1, e.operand_2) for e in rows])
-            prompts = formats.encode_prompts(*numbers.T, digits)
+            numbers = [(IDS[e.operation], e.operand_1, e.operand_2) for e in rows]
+            operators, a, b = np.array(numbers).T
+            prompts = formats.encode_prompts(operators, a, b, digits)
             generated = self.generate(name, prompts.astype(np.int64)).tolist()
             for index, equation, ids in zip(indices, rows, generated, strict=True):
                 answers[index] = formats.parse_answer(equation.operation, ids, digits)

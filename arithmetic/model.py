@@ -73,8 +73,10 @@ class DotProductAttention(nn.Module):
             key, value = cache.extend(self.layer, key, value)
         query = query[:, first:]
         mask = causal_mask(query.shape[1], key.shape[1])
-        heads = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask)
+        query, key, value = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return F.linear(mixed.transpose(1, 2).flatten(2), self.matrices[3])
 
 

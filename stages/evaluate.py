@@ -110,8 +110,8 @@ def list_domain(
         operands, edges = choose_equations(grammar, operation, share, rng)
         frame = build_frame(operation, operands)
         frame["is_edge_case"] = np.arange(len(frame)) < edges
-        places = (grammar.index(operation, *pair) for pair in (operands, trained_on[operation]))
-        frame["is_trained_on"] = np.isin(*places)
+        places = grammar.index(operation, *operands)
+        frame["is_trained_on"] = np.isin(places, grammar.index(operation, *trained_on[operation]))
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 

@@ -112,7 +112,7 @@ def train(job: Job, workers: Workers) -> Progress:
         model, params.muon_learning_rate, params.muon_momentum, params.adamw_learning_rate
     )
     schedules = [LambdaLR(o, lambda step: get_phase(params, step)[1]) for o in (muon, adamw)]
-    stateful = {"model": model, "muon": muon, "adamw": adamw}
+    stateful: dict[str, Any] = {"model": model, "muon": muon, "adamw": adamw}
     stateful |= {f"schedule {i}": schedule for i, schedule in enumerate(schedules)}
     progress, key, loss_sum = Progress(), job.digest(), 0.0
     if saved := checkpoint.load(key):
@@ -125,8 +125,10 @@ def train(job: Job, workers: Workers) -> Progress:
             stop_if_orphaned()
             phase, factor = get_phase(params, progress.step)
             loss_sum += update_gradients(model, job, batches, progress.step, workers)
-            for part in (muon, adamw, *schedules):
-                part.step()
+            muon.step()
+            adamw.step()
+            for schedule in schedules:
+                schedule.step()
             progress.step += 1
             bar.advance()
             is_phase_end = get_phase(params, progress.step)[0] != phase
