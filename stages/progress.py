@@ -6,7 +6,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-
 PLAIN_SECONDS = 15.0  # between plain lines without a status
 
 
