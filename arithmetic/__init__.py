@@ -1,7 +1,6 @@
-"""The task and the model; knows no DVC, MLflow or HTTP."""
+"""Define the task and the model, independent of DVC, MLflow and HTTP."""
 
 import os
 
-# onnxruntime reads this once, when it is first imported; without it, it writes below ~/.cache and
-# looks up a telemetry host.
+# Read when onnxruntime is first imported; unset, it writes to ~/.cache and looks up a host.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -28,16 +28,18 @@ REPRODUCE = "run `dvc repro` to write it again"
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
+class StrictModel(BaseModel):
+    """Forbid unknown keys, conversions and changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ModelConfig(_Section):
-    """Hold what is needed to rebuild the model beside its weights.
+class ModelConfig(StrictModel):
+    """Hold the model's shape.
 
     Attributes:
         vocabulary_size: number of token ids.
-        sequence_lengths: tokens read of a sequence, for each format of the grammar, in order.
+        sequence_lengths: the most tokens that are read, for each format of the grammar, in order.
         d_model: width of the residual stream; a multiple of `heads`.
         layers, heads: of the Transformer.
         mlp_ratio: hidden width of the MLP over `d_model`.
@@ -53,14 +55,14 @@ class ModelConfig(_Section):
     attention: Literal["dot_product", "positional"]
 
 
-class GrammarConfig(_Section):
+class GrammarConfig(StrictModel):
     """Hold the domain: the operators, and operands from 0 to `max_operand`."""
 
     operations: list[str]
     max_operand: Count
 
 
-class ArtifactConfig(_Section):
+class ArtifactConfig(StrictModel):
     """Hold config.json: which equations a model answers, and its shape.
 
     The service checks a request by this grammar, never by params.yaml.
@@ -74,13 +76,13 @@ class ArtifactConfig(_Section):
     def _check(self) -> "ArtifactConfig":
         operations = self.grammar.operations
         if not operations or len(set(operations)) != len(operations):
-            raise ValueError("names no operation, or one of them twice")
+            raise ValueError("it has no operation, or one of them twice")
         if not set(operations) <= OPERATIONS.keys():
-            raise ValueError(f"names an unknown operation among {operations}")
+            raise ValueError(f"it has an unknown operation among {operations}")
         if len(self.model.sequence_lengths) != len(get_formats(operations)):
-            raise ValueError("has not one sequence length for each format")
+            raise ValueError("it does not have one sequence length for each format")
         if self.model.d_model % self.model.heads:
-            raise ValueError("has a width that is not a multiple of its heads")
+            raise ValueError("its d_model is not a multiple of its heads")
         return self
 
     def get_grammar(self) -> Grammar:
@@ -97,8 +99,7 @@ def load_config(directory: Path) -> ArtifactConfig:
     """Read config.json of a model directory.
 
     Raises:
-        InvalidModelError: it is missing, not JSON, of another format, or describes no possible
-            model.
+        InvalidModelError: it is missing, not JSON, of another format or inconsistent.
     """
     path = directory / CONFIG
     try:
@@ -107,8 +108,9 @@ def load_config(directory: Path) -> ArtifactConfig:
         raise InvalidModelError(f"cannot read {path}: {error.strerror}", REPRODUCE) from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = f"{place}: {first['msg']}" if place else first["msg"]
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:
+            reason = f"{'.'.join(map(str, first['loc']))}: {reason}"
         raise InvalidModelError(f"{path} is not a model's config: {reason}", REPRODUCE) from error
 
 

@@ -1,11 +1,11 @@
 """Explain a model's scratchpad as readable lines.
 
-Only the characters that the model generated are shown; nothing is computed here, so a wrong
-scratchpad is shown as it is.
+Only the characters that the model generated are shown; nothing is computed, so a wrong scratchpad
+stays wrong.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -30,7 +30,7 @@ Tokens = dict[str, str]
 
 
 def explain(equation: Equation, scratchpad: str, digits: int) -> list[str]:
-    """Return the written steps, a line each.
+    """Return the steps of the scratchpad, a line each.
 
     Args:
         scratchpad: `Answer.scratchpad` of the model's answer to this equation.
@@ -52,30 +52,21 @@ def _number(characters: Sequence[str]) -> str:
     return "".join(reversed(characters)).lstrip("0") or "0"
 
 
-def _addition(tokens: Tokens, a: str, b: str) -> list[str]:
+def _add_subtract(operator: str, tokens: Tokens, a: str, b: str) -> list[str]:
+    carry_name = "carry" if operator == "+" else "borrow"
     lines, carry = [], ""
     for i, (x, y) in enumerate(zip(a, b, strict=True)):
-        sum_text = f"{x} + {y}" + (f" + {carry}" if carry else "")
+        terms = f"{x} {operator} {y}" + (f" {operator} {carry}" if carry else "")
         carry = tokens[f"carry {i}"]
-        lines.append(f"{PLACES[i]}: {sum_text} = {tokens[f'digit {i}']}, carry {carry}")
-    return lines
-
-
-def _subtraction(tokens: Tokens, a: str, b: str) -> list[str]:
-    lines, borrow = [], ""
-    for i, (x, y) in enumerate(zip(a, b, strict=True)):
-        difference = f"{x} - {y}" + (f" - {borrow}" if borrow else "")
-        borrow = tokens[f"carry {i}"]
-        lines.append(f"{PLACES[i]}: {difference} = {tokens[f'digit {i}']}, borrow {borrow}")
-    if borrow != "0":
+        lines.append(f"{PLACES[i]}: {terms} = {tokens[f'digit {i}']}, {carry_name} {carry}")
+    if operator == "-" and carry != "0":
         lines.append("a borrow is left over: the result is negative, so take the complement")
     return lines
 
 
-def _multiplication(tokens: Tokens, a: str, b: str) -> list[str]:
+def _multiply(tokens: Tokens, a: str, b: str) -> list[str]:
     n = len(a)
-    lines = []
-    rows = []
+    lines, rows = [], []
     for j, y in enumerate(b):
         row = [tokens[f"row {j} ones {i}"] for i in range(n)] + [tokens[f"row {j} tens {n - 1}"]]
         rows.append(row)
@@ -89,17 +80,18 @@ def _multiplication(tokens: Tokens, a: str, b: str) -> list[str]:
     return lines
 
 
-def _division(tokens: Tokens, a: str, b: str) -> list[str]:
+def _divide(tokens: Tokens, a: str, b: str) -> list[str]:
     n = len(a)
-    multiples = {factor: [tokens[f"{factor}b {i}"] for i in range(n)] for factor in (2, 4, 8)}
-    names = {1: _number(b)}
-    for factor, characters in multiples.items():
-        names[factor] = "too much" if ">" in characters else _number(characters)
-    doubled = ", ".join(f"{factor} times is {names[factor]}" for factor in (2, 4, 8))
-    lines = [f"{names[1]}: {doubled}"]
+    multiples = {1: _number(b)}
+    for factor in (2, 4, 8):
+        characters = [tokens[f"{factor}b {i}"] for i in range(n)]
+        multiples[factor] = "too much" if ">" in characters else _number(characters)
+    doubled = ", ".join(f"{factor} times is {multiples[factor]}" for factor in (2, 4, 8))
+    lines = [f"{multiples[1]}: {doubled}"]
     first, remainder = tokens[f"quotient {n - 1}"], [tokens[f"remainder {n - 1}"]]
     lines.append(
-        f"{PLACES[n - 1]}: {names[1]} fits {first} times into {a[-1]}, {_number(remainder)} remains"
+        f"{PLACES[n - 1]}: {multiples[1]} fits {first} times into {a[-1]}, "
+        f"{_number(remainder)} remains"
     )
     for place in range(n - 2, -1, -1):
         remainder = [a[place], *remainder]
@@ -110,13 +102,13 @@ def _division(tokens: Tokens, a: str, b: str) -> list[str]:
             rejected = tokens[f"{name} borrow {size - 1}"] != "0"
             remainder = [tokens[f"{name} digit {i}"] for i in range(size)]
             outcome = "does not fit" if rejected else f"fits, {_number(remainder)} remains"
-            lines.append(f"  {factor} times ({names[factor]}) {outcome}")
+            lines.append(f"  {factor} times ({multiples[factor]}) {outcome}")
     return lines
 
 
 _EXPLANATIONS: dict[str, Callable[[Tokens, str, str], list[str]]] = {
-    "+": _addition,
-    "-": _subtraction,
-    "*": _multiplication,
-    "/": _division,
+    "+": partial(_add_subtract, "+"),
+    "-": partial(_add_subtract, "-"),
+    "*": _multiply,
+    "/": _divide,
 }

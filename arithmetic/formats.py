@@ -23,13 +23,21 @@ from arithmetic.scratchpad import TokenColumns
 from arithmetic.tokenizer import CHARACTERS, END, IDS
 
 
+class Lengths(NamedTuple):
+    """Count the tokens of a sequence; `generated` includes END."""
+
+    prompt: int
+    scratchpad: int
+    generated: int
+
+
 @dataclass(frozen=True)
 class SequenceFormat:
     """Describe how operations are written out and read back.
 
     Attributes:
-        name: names the exported decoder.
-        operations: the operators written in this format.
+        name: the name of the exported decoder.
+        operations: the operators that have this format.
         write: appends scratchpad and answer, given the indices of the operator and both operands.
         read: converts the answer's characters (and the digits of an operand) to the text a user
             sees, or None where they are not an integer.
@@ -40,17 +48,9 @@ class SequenceFormat:
     write: Callable[[TokenColumns, int, list[int], list[int]], None]
     read: Callable[[str, int], str | None]
 
-    def lengths(self, digits: int) -> "Lengths":
+    def lengths(self, digits: int) -> Lengths:
         """Return the fixed lengths of this format for operands of `digits` digits."""
         return _lengths(self.operations[0], digits)
-
-
-class Lengths(NamedTuple):
-    """Count the tokens of a sequence; `generated` includes END."""
-
-    prompt: int
-    scratchpad: int
-    generated: int
 
 
 def _read_number(answer: str, digits: int = 0) -> str | None:
@@ -135,7 +135,7 @@ class Answer(NamedTuple):
         text: the answer as a user sees it; where it is not an integer, the raw characters.
         is_integer: False is a hallucination.
         ended: False is an infinite generation: no END where one belongs.
-        scratchpad: the written steps, as characters.
+        scratchpad: the steps, as characters.
     """
 
     text: str

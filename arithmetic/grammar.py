@@ -6,7 +6,6 @@ An equation is `A op B =` with ASCII digits only and nothing else: no spaces, no
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from arithmetic.errors import InvalidEquationError
 
 Operands = tuple[np.ndarray, np.ndarray]
 
-# Beyond this many equations a domain is sampled instead of listed: certifying them all would take
-# many minutes and gigabytes.
+# A larger domain is sampled: certifying all of it would take many minutes and gigabytes.
 LARGEST_LISTED = 10_000_000
 
 
@@ -59,12 +57,7 @@ class Equation:
 def solve(equation: Equation) -> str:
     """Return the exact answer as a user reads it: `962`, `-4`, `3r1`."""
     numbers = OPERATIONS[equation.operation].compute(equation.operand_1, equation.operand_2)
-    return render(numbers)
-
-
-def render(numbers: tuple[int, ...]) -> str:
-    """Return the numbers of an answer as text; a remainder follows `r`."""
-    return "r".join(str(number) for number in numbers)
+    return "r".join(map(str, numbers))
 
 
 def first_number(answer: str) -> int:
@@ -72,8 +65,8 @@ def first_number(answer: str) -> int:
     return int(answer.split("r")[0])
 
 
-def answer_length(numbers: np.ndarray) -> np.ndarray:
-    """Count the digits of each answer's (first) number without its sign: [N] -> [N]."""
+def count_digits(numbers: np.ndarray) -> np.ndarray:
+    """Count the digits of each number without its sign: [N] -> [N]."""
     magnitude = np.abs(numbers)
     length = np.ones_like(magnitude)
     power = 10
@@ -140,7 +133,11 @@ class Grammar:
 
     def answer_range(self, operation: str) -> tuple[int, int]:
         """Return the smallest and largest exact (first) number."""
-        return _answer_range(operation, self.max_operand)
+        # Every operation is monotonic in each operand, so the extremes lie in the corners.
+        seconds = (OPERATIONS[operation].smallest_operand_2, self.max_operand)
+        compute = OPERATIONS[operation].compute
+        corners = [compute(a, b)[0] for a in (0, self.max_operand) for b in seconds]
+        return min(corners), max(corners)
 
     def equations(self, operation: str) -> Operands:
         """Return all equations of an operation as two int64 arrays [N]; operand_2 runs fastest."""
@@ -153,6 +150,19 @@ class Grammar:
         """Return the places of equations in `equations`: [N], [N] -> [N]."""
         smallest = OPERATIONS[operation].smallest_operand_2
         return operand_1 * (self.max_operand + 1 - smallest) + operand_2 - smallest
+
+    def contains(self, operation: str, operand_1: np.ndarray, operand_2: np.ndarray) -> np.ndarray:
+        """Return which operands form an equation of the domain: [N], [N] -> [N] bool."""
+        smallest, largest = OPERATIONS[operation].smallest_operand_2, self.max_operand
+        is_inside = (operand_1 >= 0) & (operand_1 <= largest)
+        return is_inside & (operand_2 >= smallest) & (operand_2 <= largest)
+
+    def distinct(self, operation: str, operand_1: np.ndarray, operand_2: np.ndarray) -> Operands:
+        """Return the equations inside the domain, each once, in the order of `equations`."""
+        is_inside = self.contains(operation, operand_1, operand_2)
+        a, b = operand_1[is_inside], operand_2[is_inside]
+        _, first = np.unique(self.index(operation, a, b), return_index=True)
+        return a[first], b[first]
 
     def _symbols(self) -> str:
         return " ".join(self.operations)
@@ -177,16 +187,6 @@ class Grammar:
             "and a final '='",
             example,
         )
-
-
-@lru_cache
-def _answer_range(operation: str, max_operand: int) -> tuple[int, int]:
-    # The extremes lie in the corners: every operation is monotonic in each operand.
-    first = np.array([0, max_operand])
-    second = np.array([OPERATIONS[operation].smallest_operand_2, max_operand])
-    corners = (x.ravel() for x in np.meshgrid(first, second))
-    numbers = OPERATIONS[operation].compute(*corners)[0]
-    return int(numbers.min()), int(numbers.max())
 
 
 def _shortened(text: str) -> str:

@@ -1,6 +1,6 @@
 """Answer equations by the exported decoders: numpy and onnxruntime, no torch.
 
-The service, the MLflow model and the evaluation's check of the graph all answer through this.
+The service, the MLflow model and the evaluation all decode with it.
 """
 
 from collections.abc import Sequence
@@ -56,8 +56,9 @@ class OnnxModel:
         answers: dict[int, Answer] = {}
         for name, indices in by_format.items():
             rows = [equations[i] for i in indices]
-            numbers = np.array([(IDS[e.operation], e.operand_1, e.operand_2) for e in rows])
-            prompts = formats.encode_prompts(*numbers.T, digits)
+            numbers = [(IDS[e.operation], e.operand_1, e.operand_2) for e in rows]
+            operators, a, b = np.array(numbers).T
+            prompts = formats.encode_prompts(operators, a, b, digits)
             generated = self.generate(name, prompts.astype(np.int64)).tolist()
             for index, equation, ids in zip(indices, rows, generated, strict=True):
                 answers[index] = formats.parse_answer(equation.operation, ids, digits)
@@ -66,8 +67,7 @@ class OnnxModel:
 
 def _load(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from arithmetic.artifacts import INPUT_PROFILE, REPRODUCE
 from arithmetic.errors import InvalidModelError
-from arithmetic.grammar import Grammar, Operands
+from arithmetic.grammar import Grammar, Operands, count_digits
 
 MAGNITUDES = 10  # bins of equal width from 0 to max_operand
 
@@ -34,8 +34,7 @@ def profile(by_operation: Mapping[str, Operands], grammar: Grammar) -> Profile:
     for operation, operands in by_operation.items():
         result["operation"][operation] += len(operands[0])
         for name, values in zip(("operand_1", "operand_2"), operands, strict=True):
-            edges = [10**n for n in range(1, grammar.digits)]
-            _count(result[f"{name}_digits"], np.searchsorted(edges, values, "right"))
+            _count(result[f"{name}_digits"], count_digits(values) - 1)
             magnitudes = values * MAGNITUDES // (grammar.max_operand + 1)
             _count(result[f"{name}_magnitude"], magnitudes)
     return result

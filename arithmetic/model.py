@@ -4,7 +4,7 @@ Pre-norm blocks of causal self-attention and a ReLU MLP, RMSNorm, learned absolu
 untied head, float32, no dropout (Vaswani et al. 2017; RMSNorm: Zhang and Sennrich 2019).
 
 Each sequence format has a position table of its own, so a batch holds sequences of one format.
-Beyond that the model knows tokens and positions, nothing of equations.
+The model handles tokens and positions; only the formats handle equations.
 """
 
 import math
@@ -58,7 +58,7 @@ def causal_mask(queries: int, keys: int) -> Tensor:
 
 
 class DotProductAttention(nn.Module):
-    """Causal self-attention: queries meet keys. No biases."""
+    """Attend by content: causal multi-head self-attention without biases."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -73,17 +73,18 @@ class DotProductAttention(nn.Module):
             key, value = cache.extend(self.layer, key, value)
         query = query[:, first:]
         mask = causal_mask(query.shape[1], key.shape[1])
-        heads = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask)
+        query, key, value = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return F.linear(mixed.transpose(1, 2).flatten(2), self.matrices[3])
 
 
 class PositionalAttention(nn.Module):
-    """Causal attention by position alone: a learned table of logits for each head and format.
+    """Attend by position alone: a learned table of logits for each head and format.
 
-    The Random Synthesizer of Tay et al. 2021. In written arithmetic a token's dependencies are a
-    matter of the format, never of the digits, so nothing is lost; one softmax serves the whole
-    batch, which makes a step on long sequences cheaper.
+    The Random Synthesizer of Tay et al. 2021. The positions that a token depends on are fixed by
+    the format, so nothing is lost; one softmax for the whole batch makes long sequences cheaper.
     """
 
     def __init__(self, config: ModelConfig, layer: int):

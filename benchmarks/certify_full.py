@@ -18,14 +18,14 @@ from arithmetic import artifacts, formats
 from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import Equation, solve
 from benchmarks.results_file import ROOT, write
-from stages.certify import Equations, LoadedModel, run_over_shards
+from stages.certify import Equations, WorkerModel, run_over_shards
 
 SHARD = 10_000
 BATCH = 500
 FIRST_FAILURES = 10
 
 
-def find_wrong(model: LoadedModel, equations: Equations) -> np.ndarray:
+def find_wrong(model: WorkerModel, equations: Equations) -> np.ndarray:
     """Return whether the decoded answer of each equation is wrong or has no end: [N] bool."""
     onnx_model, operation = model.onnx_model, equations.operation
     digits, name = onnx_model.grammar.digits, formats.get_format(operation).name

@@ -140,7 +140,7 @@ def run_trained_model(data: Path, folder: Path, outputs: Outputs) -> None:
         muon.step()
         adamw.step()
     outputs.add("trained/late steps", join(model.state_dict()))
-    loaded = certify.LoadedModel(load_model(folder / "model"), OnnxModel(folder / "model"))
+    loaded = certify.WorkerModel(load_model(folder / "model"), OnnxModel(folder / "model"))
     for operation in grammar.operations:
         rows = np.random.default_rng(1).choice(grammar.count(operation), SAMPLE, replace=False)
         sample = certify.Equations(operation, *grammar.equations(operation)).select(rows)

@@ -32,17 +32,17 @@ def stop_if_orphaned() -> None:
         raise UserError("dvc was killed, so the stage stops", "run `dvc repro` to continue")
 
 
-def _hide_interrupt(
+def _report_interrupt(
     kind: type[BaseException], value: BaseException, traceback: TracebackType | None
 ) -> None:
-    # Ctrl-C while a stage still imports torch, before its `cli_errors`; Python exits with SIGINT.
+    # For Ctrl-C while a stage still imports torch, outside of its `cli_errors`.
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:
         sys.__excepthook__(kind, value, traceback)
 
 
-sys.excepthook = _hide_interrupt
+sys.excepthook = _report_interrupt
 
 if importlib.util.find_spec("pandas") is None:  # `.venv/bin/dvc` outside of its environment
     print(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from arithmetic.errors import InvalidParamsError
-from arithmetic.grammar import OPERATIONS, Grammar, Operands
+from arithmetic.grammar import Grammar, Operands
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = {"operand_1": np.int64, "operation": str, "operand_2": np.int64}
@@ -31,13 +31,11 @@ def read_split(split: str, grammar: Grammar) -> dict[str, Operands]:
         raise InvalidParamsError(f"cannot read {path}: {error}", hint) from error
     if not len(data):
         raise InvalidParamsError(f"{path} has no equations", hint)
-    operands, largest = {}, grammar.max_operand
-    for name in grammar.operations:
-        rows = data[data["operation"] == name]
-        a, b = rows["operand_1"], rows["operand_2"]
-        inside = a.between(0, largest) & b.between(OPERATIONS[name].smallest_operand_2, largest)
-        if inside.all():
-            operands[name] = a.to_numpy(), b.to_numpy()
-    if sum(len(a) for a, _ in operands.values()) != len(data):
+    operands = {}
+    for operation in grammar.operations:
+        rows = data[data["operation"] == operation]
+        operands[operation] = rows["operand_1"].to_numpy(), rows["operand_2"].to_numpy()
+    inside = (grammar.contains(name, a, b).sum() for name, (a, b) in operands.items())
+    if sum(inside) != len(data):
         raise InvalidParamsError(f"{path} has equations outside the grammar", hint)
     return operands

@@ -1,11 +1,11 @@
 """Choose the equations to certify: all of them, or of a very large domain a sample.
 
-A domain of up to 10 million equations is listed. Of a larger one are certified
+A domain of up to 10 million equations is listed. Of a larger one these are certified:
 
     edge cases    every pair of edge numbers (0, the largest operand, d * 10^k, 10^k - 1, 10^k + 1,
                   repeated digits); equal and neighboring operands; of + and -, chains of carries or
                   borrows of every length from every place, with random digits around them
-    random        uniformly drawn ones of all others, whose error rate they bound
+    random        a uniform draw of the others, which bounds their error rate
 """
 
 import numpy as np
@@ -28,10 +28,10 @@ def choose_equations(
     """
     if grammar.is_listed:
         return grammar.equations(operation), 0
-    edges = _distinct(grammar, operation, *edge_cases(grammar, operation, rng))
+    edges = grammar.distinct(operation, *edge_cases(grammar, operation, rng))
     a = rng.integers(0, grammar.max_operand + 1, sampled)
     b = rng.integers(OPERATIONS[operation].smallest_operand_2, grammar.max_operand + 1, sampled)
-    random = _distinct(grammar, operation, a, b)
+    random = grammar.distinct(operation, a, b)
     is_new = ~np.isin(grammar.index(operation, *random), grammar.index(operation, *edges))
     a, b = (np.concatenate([e, r[is_new]]) for e, r in zip(edges, random, strict=True))
     return (a, b), len(edges[0])
@@ -85,17 +85,8 @@ def carry_chains(digits: int, operation: str, rng: np.random.Generator) -> list[
 def bound_error_rate(errors: int, equations: int) -> float:
     """Return the one-sided upper bound of the error rate (Clopper and Pearson 1934).
 
-    At `CONFIDENCE`; two significant digits, so that it is the same on every CPU.
+    At `CONFIDENCE`; rounded to two significant digits, the same on every CPU.
     """
     if errors == equations:
         return 1.0
     return float(f"{betaincinv(errors + 1, equations - errors, CONFIDENCE):.2g}")
-
-
-def _distinct(grammar: Grammar, operation: str, a: np.ndarray, b: np.ndarray) -> Operands:
-    """Return the pairs inside the domain, each once, ascending."""
-    inside = (a <= grammar.max_operand) & (b <= grammar.max_operand)
-    inside &= b >= OPERATIONS[operation].smallest_operand_2
-    a, b = a[inside], b[inside]
-    _, first = np.unique(grammar.index(operation, a, b), return_index=True)
-    return a[first], b[first]

@@ -5,12 +5,13 @@ Writes  metrics/evaluation.json (five headline figures), reports/evaluation.json
         metrics/exact_match_by_length.csv
 
 The whole domain (a sample of a very large one: `stages.domain`) is certified by one teacher-forced
-pass (`stages.certify`). What fails it is decoded for real and decides the errors; the equations of
-smallest margin and a random sample are decoded besides, by PyTorch and by the ONNX decoder, so
-that both shortcuts are checked in every run. The test split is decoded in full.
+pass (`stages.certify`). The equations that fail it are decoded and decide the errors. Those of
+smallest margin and a random sample are decoded besides, by PyTorch and by the ONNX decoder, which
+checks the pass and the decoder in every run. The test split is decoded in full.
 """
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ import pandas as pd
 
 from arithmetic import artifacts, formats
 from arithmetic.errors import cli_errors
-from arithmetic.grammar import OPERATIONS, Grammar, Operands, answer_length, render
+from arithmetic.grammar import OPERATIONS, Equation, Grammar, Operands, count_digits, solve
 from stages import MODEL, stop_if_orphaned
 from stages.certify import (
     Equations,
+    Task,
     compute_margins,
     decode,
     decode_by_beam,
@@ -40,11 +42,6 @@ SHARD = 20_000  # equations of one certification task
 DECODED_SHARD = 5_000
 FIRST_FAILURES = 100
 OUTCOMES = list(formats.Outcome._fields)
-COUNTED = {  # in the report, besides the wrong answers
-    "hallucinations": "hallucination",
-    "infinite_generation": "infinite_generation",
-    "out_of_range": "out_of_range",
-}
 
 
 def evaluate(
@@ -54,18 +51,15 @@ def evaluate(
     config = artifacts.load_config(MODEL)
     grammar, rng = config.get_grammar(), np.random.default_rng(params.seed)
     domain = list_domain(grammar, trained_on, params, rng)
-    margins = run_over_shards(
-        compute_margins, MODEL, to_equations(domain), SHARD, "evaluate: certify"
-    )
-    domain["margin"] = np.concatenate(margins)
+    margins = run_by_operation(compute_margins, domain, SHARD, "certify")
+    domain["margin"] = np.concatenate([part for *_, part in margins])
     rows = choose_decoded(domain["margin"].to_numpy(), params, rng)
     decoded = decode_and_classify(domain.loc[rows], grammar)
     domain = domain.join(decoded).fillna(dict.fromkeys(OUTCOMES, False))
     domain[OUTCOMES] = domain[OUTCOMES].astype(bool)
-    in_test = decode_and_classify(build_frame(test, grammar), grammar, keep_operands=True)
+    in_test = pd.concat([build_frame(*item) for item in test.items()], ignore_index=True)
+    in_test = in_test.join(decode_and_classify(in_test, grammar))
 
-    by_operation = domain.groupby("operation", sort=False)
-    new = domain[~domain["is_trained_on"]]
     return {
         "model_digest": artifacts.digest(MODEL),
         "domain": config.grammar.model_dump(),
@@ -75,7 +69,7 @@ def evaluate(
         **count_outcomes(domain),
         "by_operation": {
             name: {**count(group), "minimum_margin": round_margin(group)}
-            for name, group in by_operation
+            for name, group in domain.groupby("operation", sort=False)
         },
         "by_answer_length": by_length(domain),
         "decoded": len(decoded),
@@ -83,12 +77,12 @@ def evaluate(
             (decoded["is_reference"] != (domain.loc[rows, "margin"] > 0)).sum()
         ),
         "graph_differs_from_decoding": int(decoded["graph_differs"].sum()),
-        "never_trained_on": count(new),
+        "never_trained_on": count(domain[~domain["is_trained_on"]]),
         "test": {
             **count(in_test),
             **count_outcomes(in_test),
             "by_answer_length": by_length(in_test),
-            **search_beams(test, in_test, params, grammar),
+            **search_beams(in_test, params.beam_width, grammar),
         },
         **({} if grammar.is_listed else {"sampled": describe_sample(domain)}),
         "first_failures": list_failures(domain),
@@ -99,45 +93,47 @@ def evaluate(
     }
 
 
-def build_frame(operands: dict[str, Operands], grammar: Grammar) -> pd.DataFrame:
-    """Return equations as rows: operation, a, b, expected (text), answer_length."""
-    frames = []
-    for operation, (a, b) in operands.items():
-        numbers = OPERATIONS[operation].compute(a, b)
-        lengths = answer_length(numbers[0])
-        frames.append(
-            pd.DataFrame({"operation": operation, "a": a, "b": b, "answer_length": lengths})
-        )
-    return pd.concat(frames, ignore_index=True)
+def build_frame(operation: str, operands: Operands) -> pd.DataFrame:
+    """Return equations as rows: operation, a, b, answer_length."""
+    a, b = operands
+    length = count_digits(OPERATIONS[operation].compute(a, b)[0])
+    return pd.DataFrame({"operation": operation, "a": a, "b": b, "answer_length": length})
 
 
 def list_domain(
     grammar: Grammar, trained_on: dict[str, Operands], params: Evaluate, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Return the equations to certify, with `is_edge_case` and `is_trained_on`."""
-    count_of = len(grammar.operations)
     frames = []
     for index, operation in enumerate(grammar.operations):
-        share = (params.sampled_equations + index) // count_of
-        (a, b), edges = choose_equations(grammar, operation, share, rng)
-        frame = build_frame({operation: (a, b)}, grammar)
-        frame["is_edge_case"] = np.arange(len(a)) < edges
-        places = grammar.index(operation, *trained_on[operation])
-        frame["is_trained_on"] = np.isin(grammar.index(operation, a, b), places)
+        share = (params.sampled_equations + index) // len(grammar.operations)
+        operands, edges = choose_equations(grammar, operation, share, rng)
+        frame = build_frame(operation, operands)
+        frame["is_edge_case"] = np.arange(len(frame)) < edges
+        places = grammar.index(operation, *operands)
+        frame["is_trained_on"] = np.isin(places, grammar.index(operation, *trained_on[operation]))
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
-def to_equations(frame: pd.DataFrame) -> list[Equations]:
-    """Return the rows by operation, in their order."""
-    groups = frame.groupby("operation", sort=False)
-    return [Equations(str(o), g["a"].to_numpy(), g["b"].to_numpy()) for o, g in groups]
+def run_by_operation(
+    task: Task, rows: pd.DataFrame, shard: int, name: str
+) -> Iterator[tuple[Equations, pd.Index, np.ndarray]]:
+    """Run a task on rows; yield each operation's equations, their index and the result."""
+    groups = [
+        (Equations(str(operation), group["a"].to_numpy(), group["b"].to_numpy()), group.index)
+        for operation, group in rows.groupby("operation", sort=False)
+    ]
+    equations = [part for part, _ in groups]
+    results = run_over_shards(task, MODEL, equations, shard, f"evaluate: {name}")
+    for (part, index), result in zip(groups, results, strict=True):
+        yield part, index, result
 
 
 def choose_decoded(margins: np.ndarray, params: Evaluate, rng: np.random.Generator) -> np.ndarray:
-    """Return the rows to decode for real, ascending.
+    """Return the rows to decode, ascending.
 
-    Every row that fails the pass (a NaN margin fails), those of smallest margin, random ones.
+    All that fail the pass (a NaN margin fails), those of smallest margin, and random ones.
     """
     chosen = ~(margins > 0)
     chosen[np.argsort(margins, kind="stable")[: params.lowest_margins]] = True
@@ -146,27 +142,22 @@ def choose_decoded(margins: np.ndarray, params: Evaluate, rng: np.random.Generat
     return np.flatnonzero(chosen)
 
 
-def decode_and_classify(
-    rows: pd.DataFrame, grammar: Grammar, keep_operands: bool = False
-) -> pd.DataFrame:
+def decode_and_classify(rows: pd.DataFrame, grammar: Grammar) -> pd.DataFrame:
     """Decode rows by PyTorch and by the ONNX decoder, and classify PyTorch's answers.
 
-    Returns the rows' index with the columns of `Outcome`, `predicted`, `expected`, `is_reference`
-    (the reference sequence was generated) and `graph_differs`.
+    Returns:
+        With the index of `rows`, the columns of `classify_rows`, `is_reference` (the reference
+        sequence was generated) and `graph_differs`.
     """
     parts = []
-    equations = to_equations(rows)
-    outputs = run_over_shards(decode, MODEL, equations, DECODED_SHARD, "evaluate: decode")
-    groups = rows.groupby("operation", sort=False)
-    for one, generated, (_, group) in zip(equations, outputs, groups, strict=True):
+    for equations, index, generated in run_by_operation(decode, rows, DECODED_SHARD, "decode"):
         by_torch, by_onnx = generated[:, 0], generated[:, 1]
-        reference = formats.encode_sequences(*one, grammar.digits)[:, -by_torch.shape[1] :]
-        part = classify_rows(one, by_torch, group.index, grammar)
+        reference = formats.encode_sequences(*equations, grammar.digits)[:, -by_torch.shape[1] :]
+        part = classify_rows(equations, by_torch, index, grammar)
         part["is_reference"] = (by_torch == reference).all(1)
         part["graph_differs"] = (by_torch != by_onnx).any(1)
         parts.append(part)
-    result = pd.concat(parts)
-    return rows.join(result) if keep_operands else result
+    return pd.concat(parts)
 
 
 def classify_rows(
@@ -174,8 +165,8 @@ def classify_rows(
 ) -> pd.DataFrame:
     """Return the outcomes of generated ids [N, T], with predicted and expected text."""
     operation, a, b = equations
-    numbers = OPERATIONS[operation].compute(a, b)
-    expected = [render(row) for row in zip(*(n.tolist() for n in numbers), strict=True)]
+    pairs = zip(a.tolist(), b.tolist(), strict=True)
+    expected = [solve(Equation(x, operation, y)) for x, y in pairs]
     answers = [formats.parse_answer(operation, ids, grammar.digits) for ids in generated.tolist()]
     outcomes = [
         formats.classify(answer, text, operation, grammar)
@@ -194,7 +185,11 @@ def count(rows: pd.DataFrame) -> dict[str, Any]:
 
 def count_outcomes(rows: pd.DataFrame) -> dict[str, int]:
     """Return how often each kind of wrong answer occurs."""
-    return {name: int(rows[column].sum()) for name, column in COUNTED.items()}
+    return {
+        "hallucinations": int(rows["hallucination"].sum()),
+        "infinite_generation": int(rows["infinite_generation"].sum()),
+        "out_of_range": int(rows["out_of_range"].sum()),
+    }
 
 
 def by_length(rows: pd.DataFrame) -> dict[str, Any]:
@@ -209,14 +204,14 @@ def round_margin(rows: pd.DataFrame) -> float:
 
 def describe_sample(domain: pd.DataFrame) -> dict[str, Any]:
     """Return the bound that a sampled certification gives for the whole domain."""
-    edges = domain["is_edge_case"]
-    random_errors = int(domain.loc[~edges, "wrong"].sum())
+    edges, random = domain[domain["is_edge_case"]], domain[~domain["is_edge_case"]]
+    random_errors = int(random["wrong"].sum())
     return {
-        "edge_cases": int(edges.sum()),
-        "edge_case_errors": int(domain.loc[edges, "wrong"].sum()),
-        "random": int((~edges).sum()),
+        "edge_cases": len(edges),
+        "edge_case_errors": int(edges["wrong"].sum()),
+        "random": len(random),
         "random_errors": random_errors,
-        "error_rate_bound": bound_error_rate(random_errors, int((~edges).sum())),
+        "error_rate_bound": bound_error_rate(random_errors, len(random)),
         "confidence": CONFIDENCE,
     }
 
@@ -229,22 +224,19 @@ def list_failures(domain: pd.DataFrame) -> list[dict[str, str]]:
     return pd.DataFrame(columns).to_dict("records")
 
 
-def search_beams(
-    test: dict[str, Operands], greedy: pd.DataFrame, params: Evaluate, grammar: Grammar
-) -> dict[str, Any]:
-    """Return the errors of a beam search on the test split, nothing for a width of 1."""
-    if params.beam_width == 1:
+def search_beams(greedy: pd.DataFrame, width: int, grammar: Grammar) -> dict[str, Any]:
+    """Return the errors of a beam search over classified rows, nothing for a width of 1."""
+    if width == 1:
         return {}
-    equations = [Equations(operation, a, b) for operation, (a, b) in test.items() if len(a)]
-    task = partial(decode_by_beam, width=params.beam_width)
-    outputs = run_over_shards(task, MODEL, equations, DECODED_SHARD, "evaluate: beam search")
-    groups = greedy.groupby("operation", sort=False)
+    results = run_by_operation(
+        partial(decode_by_beam, width=width), greedy, DECODED_SHARD, "beam search"
+    )
     rows = pd.concat(
-        classify_rows(one, generated, group.index, grammar)
-        for one, generated, (_, group) in zip(equations, outputs, groups, strict=True)
+        classify_rows(equations, generated, index, grammar)
+        for equations, index, generated in results
     )
     changed = int((rows["predicted"] != greedy["predicted"]).sum())
-    return {"beam": {"width": params.beam_width, **count(rows), "answers_changed": changed}}
+    return {"beam": {"width": width, **count(rows), "answers_changed": changed}}
 
 
 def write(report: dict[str, Any]) -> None:

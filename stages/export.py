@@ -12,6 +12,7 @@ serves all heads; the output matrix is laid out the same way and picks each head
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,7 +38,7 @@ from stages import MODEL
 from stages.params import load_params
 from stages.workers import set_deterministic
 
-IR_VERSION = 10  # the file format of onnx 1.16; newer ones have nothing that is used here
+IR_VERSION = 10  # the file format of onnx 1.16; nothing newer is used
 
 
 class GraphBuilder:
@@ -49,21 +50,18 @@ class GraphBuilder:
 
     def constant(self, value: Tensor | Sequence[int]) -> str:
         """Return the name of a constant: a tensor as float32, integers as int64."""
-        is_tensor = isinstance(value, Tensor)
-        array = value.detach().numpy() if is_tensor else np.array(value, np.int64)
+        array = value.numpy() if isinstance(value, Tensor) else np.array(value, np.int64)
         key = (array.shape, array.dtype.str, array.tobytes())
         if key not in self.constants:
             name = f"c{len(self.constants)}"
             self.constants[key] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return self.constants[key].name
 
-    def add(self, operator: str, *inputs: str, **attributes: int | float | list[int]) -> str:
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output and return the output's name."""
         return self.add_many(operator, 1, *inputs, **attributes)[0]
 
-    def add_many(
-        self, operator: str, count: int, *inputs: str, **attributes: int | float | list[int]
-    ) -> list[str]:
+    def add_many(self, operator: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
         """Append a node with `count` outputs and return their names."""
         outputs = [f"n{len(self.nodes)}_{i}" for i in range(count)]
         self.nodes.append(helper.make_node(operator, list(inputs), outputs, **attributes))
@@ -88,6 +86,7 @@ class DecoderBuilder:
 
     def __init__(self, model: Transformer, fmt: int):
         self.model, self.fmt, self.graph = model, fmt, GraphBuilder()
+        self.blocks = [block for block in model.blocks if isinstance(block, Block)]
         self.cached = 0
         self.caches: list[list[str]] = [[] for _ in model.blocks]
         self.ones = self.graph.constant(torch.ones(model.config.d_model))
@@ -101,10 +100,9 @@ class DecoderBuilder:
             generated.append(token)
         columns = [self.graph.reshape(token, -1, 1) for token in generated]
         self.graph.nodes.append(helper.make_node("Concat", columns, [GENERATED], axis=1))
-        shapes = {PROMPTS: ["batch", lengths.prompt], GENERATED: ["batch", lengths.generated]}
         prompts, ids = (
-            helper.make_tensor_value_info(name, TensorProto.INT64, shape)
-            for name, shape in shapes.items()
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", length])
+            for name, length in ((PROMPTS, lengths.prompt), (GENERATED, lengths.generated))
         )
         constants = list(self.graph.constants.values())
         graph = helper.make_graph(self.graph.nodes, "decoder", [prompts], [ids], constants)
@@ -115,7 +113,7 @@ class DecoderBuilder:
 
     def read(self, ids: str, length: int) -> str:
         """Read the next `length` tokens of each sequence; return the ids that follow, [B]."""
-        graph, blocks = self.graph, list(self.model.blocks)
+        graph, blocks = self.graph, self.blocks
         vocabulary, width = self.model.tokens.shape
         positions = self.model.positions[self.fmt][self.cached : self.cached + length]
         embedded = self.model.tokens + positions[:, None]  # [T, vocabulary, d]
@@ -140,7 +138,7 @@ class DecoderBuilder:
 
     def block(self, index: int, x: str, projections: list[str], length: int, skip: int) -> str:
         """Append one block: [B * T, d] to [B * (T - skip), d], the outputs from `skip` on."""
-        graph, block = self.graph, self.model.blocks[index]
+        graph, block = self.graph, self.blocks[index]
         attend = (
             attend_by_dot_product
             if isinstance(block.attention, DotProductAttention)
@@ -176,14 +174,14 @@ class DecoderBuilder:
 
 
 def head_mask(attention: DotProductAttention, width: int) -> Tensor:
-    """Return which channels belong to each head, [heads, d], as 0 and 1."""
+    """Return the channels of each head as 0 and 1: [heads, d]."""
     return torch.eye(attention.heads).repeat_interleave(width // attention.heads, 1)
 
 
 def project(block: Block, x: Tensor) -> list[Tensor]:
-    """Return what attention needs of x [..., d]: query rows, keys, values; or values alone.
+    """Project x [..., d] to queries, keys and values; for positional attention to values alone.
 
-    The query has a row of d channels for each head, zero outside the head: [..., heads * d].
+    The queries have a row of d channels for each head, zero outside the head: [..., heads * d].
     """
     attention = block.attention
     if isinstance(attention, PositionalAttention):
@@ -198,7 +196,8 @@ def attend_by_dot_product(
     decoder: DecoderBuilder, index: int, projections: list[str], length: int, skip: int
 ) -> tuple[str, Tensor]:
     """Append dot-product attention; return [B * (T - skip), heads * d] and the output matrix."""
-    graph, attention = decoder.graph, decoder.model.blocks[index].attention
+    graph, attention = decoder.graph, decoder.blocks[index].attention
+    assert isinstance(attention, DotProductAttention)
     width, heads, rows = decoder.model.config.d_model, attention.heads, length - skip
     query, *parts = projections
     keys, values = decoder.extend(index, parts, length)
@@ -218,7 +217,8 @@ def attend_by_position(
     decoder: DecoderBuilder, index: int, projections: list[str], length: int, skip: int
 ) -> tuple[str, Tensor]:
     """Append positional attention; return [B * (T - skip), d] and the output matrix."""
-    graph, attention = decoder.graph, decoder.model.blocks[index].attention
+    graph, attention = decoder.graph, decoder.blocks[index].attention
+    assert isinstance(attention, PositionalAttention)
     width, seen = decoder.model.config.d_model, decoder.cached + length
     (values,) = decoder.extend(index, projections, length)
     weights = attention.weights(decoder.fmt)[:, seen - length + skip : seen, :seen]

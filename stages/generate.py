@@ -1,7 +1,7 @@
 """Generate the equations to train, validate and test on: `python -m stages.generate`.
 
-Reads   params.yaml (`generate`), hard_cases.csv: equations that a model got wrong (`make
-        hard-cases` adds those of a service), which are oversampled in the training split
+Reads   params.yaml (`generate`), hard_cases.csv (equations that a model got wrong, oversampled in
+        the training split; `make hard-cases` adds those of a service)
 Writes  data/train.csv, data/validation.csv, data/test.csv, metrics/data_summary.csv
 
 Every equation of the domain gets a weight (`stages.sampling`). One weighted draw without
@@ -9,16 +9,16 @@ replacement, per operation and answer length, is cut into the three splits, so t
 duplicates and the splits are disjoint by construction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from arithmetic.errors import InvalidEquationError, InvalidParamsError, cli_errors
-from arithmetic.grammar import OPERATIONS, Equation, Grammar, answer_length, render
+from arithmetic.grammar import OPERATIONS, Equation, Grammar, count_digits, solve
 from stages import sampling
-from stages.dataset import SPLITS, split_path
+from stages.dataset import COLUMNS, SPLITS, split_path
 from stages.params import Generate, load_params
 
 HARD_CASES = Path("hard_cases.csv")
@@ -60,8 +60,7 @@ def draw(
 ) -> list[pd.DataFrame]:
     """Draw the equations of one operation: a data frame for each split."""
     a, b, weights = sampling.candidates(grammar, operation, params, sum(sizes), rng)
-    numbers = OPERATIONS[operation].compute(a, b)
-    stratum = answer_length(numbers[0])
+    stratum = count_digits(OPERATIONS[operation].compute(a, b)[0])
     # Weighted sampling without replacement: the smallest of Exp(1)/w (Efraimidis, Spirakis 2006).
     keys = np.full(len(a), np.inf)
     np.divide(rng.standard_exponential(len(a)), weights, out=keys, where=weights > 0)
@@ -82,42 +81,33 @@ def draw(
         order = rng.permutation(order)
         for split, rows in enumerate(np.split(order, np.cumsum(share)[:-1])):
             chosen[split].append(rows)
-    return [
-        frame(operation, a[rows], b[rows], [column[rows] for column in numbers])
-        for rows in (np.concatenate(parts) for parts in chosen)
-    ]
+    splits = []
+    for rows in (np.concatenate(parts) for parts in chosen):
+        pairs = zip(a[rows].tolist(), b[rows].tolist(), strict=True)
+        splits.append(frame(Equation(x, operation, y) for x, y in pairs))
+    return splits
 
 
-def frame(operation: str, a: np.ndarray, b: np.ndarray, numbers: list[np.ndarray]) -> pd.DataFrame:
+def frame(equations: Iterable[Equation]) -> pd.DataFrame:
     """Return the rows of a CSV."""
-    first, second = a.tolist(), b.tolist()
-    answers = [render(row) for row in zip(*(column.tolist() for column in numbers), strict=True)]
-    return pd.DataFrame(
-        {
-            "equation": [f"{x}{operation}{y}=" for x, y in zip(first, second, strict=True)],
-            "operand_1": first,
-            "operation": operation,
-            "operand_2": second,
-            "answer": answers,
-        }
-    )
+    rows = [(str(e), e.operand_1, e.operation, e.operand_2, solve(e)) for e in equations]
+    return pd.DataFrame(rows, columns=["equation", *COLUMNS, "answer"])
 
 
 def generate(params: Generate, hard_cases: Sequence[Equation] = ()) -> dict[str, pd.DataFrame]:
     """Generate the three splits by name, rows shuffled.
 
     Args:
-        hard_cases: equations (`951+11=`) of the domain for the training split: they leave the
-            other splits, and `hard_case_copies` of each are added to `train_size`.
+        hard_cases: equations of the domain that leave all splits; `hard_case_copies` of each
+            are added to the training split.
 
     Raises:
         InvalidParamsError: the domain is too small.
     """
     rng = np.random.default_rng(params.seed)
     grammar = params.grammar
-    totals = (params.train_size, params.validation_size, params.test_size)
     frames: list[list[pd.DataFrame]] = [[] for _ in SPLITS]
-    remaining = list(totals)
+    remaining = [params.train_size, params.validation_size, params.test_size]
     for index, operation in enumerate(grammar.operations):
         sizes = [size // (len(grammar.operations) - index) for size in remaining]
         remaining = [size - taken for size, taken in zip(remaining, sizes, strict=True)]
@@ -136,14 +126,7 @@ def add_hard_cases(
     """Return the splits with copies of every hard case in training and none in the others."""
     if not equations:
         return splits
-    parts = []
-    for operation in params.operations:
-        rows = [(e.operand_1, e.operand_2) for e in equations if e.operation == operation]
-        if rows:
-            a, b = np.array(rows, np.int64).T
-            numbers = OPERATIONS[operation].compute(a, b)
-            parts.append(frame(operation, a, b, list(numbers)))
-    added = pd.concat(parts, ignore_index=True)
+    added = frame(sorted(equations, key=lambda e: params.operations.index(e.operation)))
     kept = {name: data[~data["equation"].isin(added["equation"])] for name, data in splits.items()}
     kept["train"] = pd.concat([kept["train"], *[added] * params.hard_case_copies])
     return {name: data.reset_index(drop=True) for name, data in kept.items()}

@@ -28,7 +28,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum over parameters [m, n] or stacks of matrices [K, m, n]."""
+    """Update matrices [m, n], or stacks of them [K, m, n], by Muon with Nesterov momentum."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float):
         super().__init__(parameters, {"lr": lr, "momentum": momentum})

@@ -1,16 +1,17 @@
 """Read params.yaml as typed, frozen values, validated as a whole before any stage works.
 
-One section a stage, plus the model's and the promotion gate's. Every field has one documented line;
-a constraint on one field is declared at the field, one on several fields in `Params._check`.
+One section a stage, plus the model's and the promotion gate's. A constraint on one field is
+declared at the field, one on several fields in `_check` of their section or of `Params`.
 """
 
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from arithmetic.artifacts import Count, StrictModel
 from arithmetic.errors import InvalidParamsError
 from arithmetic.formats import SequenceFormat, get_formats
 from arithmetic.grammar import OPERATIONS, Grammar
@@ -19,21 +20,14 @@ from registry.gate import Gate
 
 PARAMS = Path("params.yaml")
 
-Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 
 
-class Section(BaseModel):
-    """Forbid unknown keys and conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Generate(Section):
-    """The domain and the data drawn from it.
+class Generate(StrictModel):
+    """Describe the domain and the data drawn from it.
 
     Attributes:
         seed: of the sampling.
@@ -43,8 +37,8 @@ class Generate(Section):
         cascade_share: of + and -, share of digit pairs on the edge of a carry or borrow (9+0,
             8+1, …; 4-4).
         zeros_and_nines_share: of + and -, share of digit pairs heavy in 0 and 9.
-        cells_share: share drawn so that every token of the scratchpad sees each combination of its
-            dependencies equally often.
+        input_combinations_share: share drawn so that every token of the scratchpad gets each
+            combination of the tokens that it depends on equally often.
         hard_case_copies: how often the training split repeats each equation of hard_cases.csv.
     """
 
@@ -56,8 +50,45 @@ class Generate(Section):
     test_size: Count
     cascade_share: Share
     zeros_and_nines_share: Share
-    cells_share: Share
+    input_combinations_share: Share
     hard_case_copies: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> "Generate":
+        for operation in self.operations:
+            if operation not in OPERATIONS:
+                raise ValueError(
+                    f"generate.operations names {operation!r}; choose from {' '.join(OPERATIONS)}"
+                )
+        count = len(self.operations)
+        if not count or len(set(self.operations)) != count:
+            raise ValueError(
+                f"generate.operations is {self.operations}; name each operation once, "
+                "and at least one"
+            )
+        if self.cascade_share + self.zeros_and_nines_share > 1:
+            raise ValueError(
+                "generate.cascade_share and generate.zeros_and_nines_share add up to more than 1; "
+                "lower one of them"
+            )
+        sizes = {key: getattr(self, key) for key in ("train_size", "validation_size", "test_size")}
+        for key, size in sizes.items():
+            if size < count:
+                raise ValueError(
+                    f"generate.{key} is {size} for {count} operations; "
+                    "give at least one equation of each"
+                )
+        needed, smallest = (
+            sum(sizes.values()) / count,
+            min(map(self.grammar.count, self.operations)),
+        )
+        if needed > smallest:
+            raise ValueError(
+                f"generate needs {needed:,.0f} equations of each operation, and operands up to "
+                f"{self.max_operand} give {smallest:,}; lower the sizes or raise "
+                "generate.max_operand"
+            )
+        return self
 
     @property
     def grammar(self) -> Grammar:
@@ -70,14 +101,14 @@ class Generate(Section):
         return get_formats(self.operations)
 
 
-class Model(Section):
-    """The model's shape.
+class Model(StrictModel):
+    """Describe the model's shape.
 
     Attributes:
         d_model: width of the residual stream.
         layers, heads: of the Transformer.
         mlp_ratio: hidden width of the MLP over d_model.
-        attention: `dot_product` (queries meet keys) or `positional` (a learned table).
+        attention: `dot_product`, or `positional` (a learned table of positions).
     """
 
     d_model: Count
@@ -86,9 +117,18 @@ class Model(Section):
     mlp_ratio: Count
     attention: Literal["dot_product", "positional"]
 
+    @model_validator(mode="after")
+    def _check(self) -> "Model":
+        if self.d_model % self.heads:
+            raise ValueError(
+                f"model.d_model ({self.d_model}) is not a multiple of model.heads ({self.heads}); "
+                "change one of them"
+            )
+        return self
 
-class Train(Section):
-    """The optimization.
+
+class Train(StrictModel):
+    """Describe the optimization.
 
     Attributes:
         seed: of initialization and batch order.
@@ -112,14 +152,23 @@ class Train(Section):
     validate_every: Count
     early_stopping_patience: Count
 
+    @model_validator(mode="after")
+    def _check(self) -> "Train":
+        if not self.steps:
+            raise ValueError(
+                "train.warmup_steps, train.flat_steps and train.decay_steps add up to 0; "
+                "give at least one step"
+            )
+        return self
+
     @property
     def steps(self) -> int:
         """Return the number of steps without early stopping."""
         return self.warmup_steps + self.flat_steps + self.decay_steps
 
 
-class Export(Section):
-    """The decoder graph.
+class Export(StrictModel):
+    """Describe the decoders.
 
     Attributes:
         opset: version of the ONNX operator set.
@@ -128,13 +177,13 @@ class Export(Section):
     opset: Annotated[int, Field(ge=23, le=24)]
 
 
-class Evaluate(Section):
-    """The certification.
+class Evaluate(StrictModel):
+    """Describe the certification.
 
     Attributes:
         seed: of the random samples.
-        lowest_margins: equations of smallest margin that are really decoded.
-        random_sample: equations that are really decoded besides.
+        lowest_margins: equations of smallest margin that are decoded token by token.
+        random_sample: random equations that are decoded besides.
         sampled_equations: of a domain too large to list, random equations that are certified
             besides the edge cases.
         beam_width: above 1, the test split is also decoded by a beam search of this width.
@@ -147,8 +196,8 @@ class Evaluate(Section):
     beam_width: Annotated[int, Field(ge=1, le=8)]
 
 
-class Params(Section):
-    """All of params.yaml."""
+class Params(StrictModel):
+    """Hold all of params.yaml."""
 
     generate: Generate
     model: Model
@@ -159,25 +208,14 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Params":
-        self._check_domain()
-        model, train = self.model, self.train
-        if model.d_model % model.heads:
-            raise ValueError(
-                f"model.d_model ({model.d_model}) is not a multiple of model.heads "
-                f"({model.heads}); change one of them"
-            )
-        if train.steps < 1:
-            raise ValueError(
-                "train.warmup_steps, train.flat_steps and train.decay_steps add up to 0; "
-                "give at least one step"
-            )
         names = [fmt.name for fmt in self.generate.formats]
-        if len(train.batch_sizes) != len(names):
+        sizes = self.train.batch_sizes
+        if len(sizes) != len(names):
             raise ValueError(
-                f"train.batch_sizes has {len(train.batch_sizes)} sizes for the sequence formats "
+                f"train.batch_sizes has {len(sizes)} sizes for the sequence formats "
                 f"{', '.join(names)}; give one for each"
             )
-        largest = max(train.batch_sizes)
+        largest = max(sizes)
         rows = self.generate.train_size // len(self.generate.operations)
         if largest > rows:
             raise ValueError(
@@ -186,52 +224,14 @@ class Params(Section):
             )
         return self
 
-    def _check_domain(self) -> None:
-        generate = self.generate
-        for operation in generate.operations:
-            if operation not in OPERATIONS:
-                raise ValueError(
-                    f"generate.operations names {operation!r}; choose from {' '.join(OPERATIONS)}"
-                )
-        count = len(generate.operations)
-        if not count or len(set(generate.operations)) != count:
-            raise ValueError(
-                f"generate.operations is {generate.operations}; name each operation once, and at "
-                "least one"
-            )
-        if generate.cascade_share + generate.zeros_and_nines_share > 1:
-            raise ValueError(
-                "generate.cascade_share and generate.zeros_and_nines_share add up to more than 1; "
-                "lower one of them"
-            )
-        splits = ("train", "validation", "test")
-        sizes = {name: getattr(generate, f"{name}_size") for name in splits}
-        for name, size in sizes.items():
-            if size < count:
-                raise ValueError(
-                    f"generate.{name}_size is {size} for {count} operations; "
-                    "give at least one equation of each"
-                )
-        smallest = min(generate.grammar.count(operation) for operation in generate.operations)
-        if sum(sizes.values()) / count > smallest:
-            raise ValueError(
-                f"generate needs {sum(sizes.values()) / count:,.0f} equations of each operation, "
-                f"and operands up to {generate.max_operand} give {smallest:,}; lower the sizes or "
-                "raise generate.max_operand"
-            )
-
 
 def load_params(path: Path = PARAMS) -> Params:
     """Read and validate `path`; raise InvalidParamsError naming the key and the fix."""
     return validate_params(read_yaml(path), str(path))
 
 
-def validate_params(content: Any, source: str = str(PARAMS)) -> Params:
+def validate_params(content: dict[str, Any], source: str = str(PARAMS)) -> Params:
     """Return Params from parsed YAML; raise InvalidParamsError."""
-    if not isinstance(content, dict):
-        raise InvalidParamsError(
-            f"{source} is not a mapping of sections", f"give it {', '.join(Params.model_fields)}"
-        )
     try:
         return Params.model_validate(content)
     except ValidationError as error:

@@ -1,20 +1,24 @@
 """Show a stage's progress: a bar in a terminal, plain lines elsewhere."""
 
+import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 15.0  # between plain lines without a status
 
 
 class ProgressBar:
     """Count the steps of one task; use as a context manager.
 
     In a terminal a bar with the latest status is redrawn; otherwise, and with NO_COLOR, each status
-    is printed as a line.
+    is printed as a line, and the count where there was no line for some time.
     """
 
     def __init__(self, name: str, total: int, done: int = 0, is_quiet: bool = False):
-        self.name, self.is_quiet = name, is_quiet
+        self.name, self.total, self.done, self.is_quiet = name, total, done, is_quiet
+        self._printed = time.monotonic()
         console = Console(quiet=is_quiet)
         self.is_live = console.is_terminal and not console.no_color
         self._progress = Progress(
@@ -42,7 +46,10 @@ class ProgressBar:
 
     def advance(self, steps: int = 1, status: str = "") -> None:
         """Count some steps and show `status`, where it is given."""
+        self.done += steps
         fields = {"status": status} if status else {}
         self._progress.update(self._task, advance=steps, **fields)  # type: ignore[arg-type]
-        if status and not self.is_live and not self.is_quiet:
-            print(f"{self.name}: {status}", flush=True)
+        is_due = time.monotonic() - self._printed > PLAIN_SECONDS and self.done < self.total
+        if (status or is_due) and not self.is_live and not self.is_quiet:
+            print(f"{self.name}: {status or f'{self.done:,} of {self.total:,}'}", flush=True)
+            self._printed = time.monotonic()

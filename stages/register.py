@@ -8,13 +8,12 @@ It runs at every `dvc repro` (`always_changed`), so `dvc repro` again is the ret
 from pathlib import Path
 
 from arithmetic.errors import cli_errors
+from registry.record import record
 
 
 def main() -> None:
     """Register the pipeline in the working directory."""
     with cli_errors():
-        from registry.record import record  # within, so that Ctrl-C while it loads is reported
-
         print(record(Path.cwd()))
 
 

@@ -4,8 +4,8 @@ Reads   params.yaml (`model`, `train`, the domain), data/train.csv, data/validat
 Writes  model/config.json, model/model.safetensors, model/input_profile.json, metrics/history.csv,
         metrics/training.json, reports/training.json
 
-Validation is teacher-forced: greedy decoding reproduces a reference exactly when, fed that
-reference, the argmax is the next token everywhere.
+Validation is teacher-forced: where the argmax is the next token of the reference everywhere, greedy
+decoding would generate that reference.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from arithmetic import artifacts, formats
 from arithmetic.artifacts import ArtifactConfig, GrammarConfig, ModelConfig
 from arithmetic.errors import InvalidParamsError, UserError, cli_errors
+from arithmetic.formats import SequenceFormat
 from arithmetic.grammar import Operands
 from arithmetic.input_profile import profile, write_profile
 from arithmetic.model import Transformer
@@ -45,7 +46,7 @@ VALIDATION_BATCH = 500
 
 @dataclass
 class Job:
-    """Hold what a training is a function of.
+    """Hold everything that decides the result of a training.
 
     Attributes:
         config: the model's shape.
@@ -61,7 +62,7 @@ class Job:
     validation: list[Tensor]
 
     def digest(self) -> str:
-        """Return a digest of all of it and of the code, the key of a checkpoint."""
+        """Return the SHA-256 over the job and the code: the key of its checkpoint."""
         shape = [self.config.model_dump(), self.params.model_dump(), self.prompt_length]
         result = hashlib.sha256(json.dumps(shape).encode())
         for data in (*self.train, *self.validation):
@@ -75,19 +76,23 @@ class Job:
 
 @dataclass
 class Progress:
-    """Hold how far a training has come.
+    """Hold the state of a training besides model and optimizers.
 
     Attributes:
         step: steps done.
         history: one row a validation, the columns of metrics/history.csv.
-        best: index of the row with the smallest validation loss.
-        weights: the model's parameters at that row.
+        weights: the model's parameters at the best row.
     """
 
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    best: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def best(self) -> int:
+        """Return the index of the row with the smallest validation loss, the first of equals."""
+        losses = [row["validation_loss"] for row in self.history]
+        return losses.index(min(losses)) if losses else 0
 
     def is_finished(self, params: Train) -> bool:
         """Return whether all steps are done or early stopping applies."""
@@ -107,7 +112,7 @@ def train(job: Job, workers: Workers) -> Progress:
         model, params.muon_learning_rate, params.muon_momentum, params.adamw_learning_rate
     )
     schedules = [LambdaLR(o, lambda step: get_phase(params, step)[1]) for o in (muon, adamw)]
-    stateful = {"model": model, "muon": muon, "adamw": adamw}
+    stateful: dict[str, Any] = {"model": model, "muon": muon, "adamw": adamw}
     stateful |= {f"schedule {i}": schedule for i, schedule in enumerate(schedules)}
     progress, key, loss_sum = Progress(), job.digest(), 0.0
     if saved := checkpoint.load(key):
@@ -120,8 +125,10 @@ def train(job: Job, workers: Workers) -> Progress:
             stop_if_orphaned()
             phase, factor = get_phase(params, progress.step)
             loss_sum += update_gradients(model, job, batches, progress.step, workers)
-            for part in (muon, adamw, *schedules):
-                part.step()
+            muon.step()
+            adamw.step()
+            for schedule in schedules:
+                schedule.step()
             progress.step += 1
             bar.advance()
             is_phase_end = get_phase(params, progress.step)[0] != phase
@@ -138,9 +145,7 @@ def train(job: Job, workers: Workers) -> Progress:
             }
             loss_sum = 0.0
             progress.history.append(row)
-            best = progress.history[progress.best]["validation_loss"]
-            if not progress.weights or row["validation_loss"] < best:
-                progress.best = len(progress.history) - 1
+            if progress.best == len(progress.history) - 1:
                 progress.weights = {k: v.clone() for k, v in model.state_dict().items()}
             bar.advance(0, describe(row, params.steps))
             if workers.rank == 0:
@@ -152,7 +157,7 @@ def train(job: Job, workers: Workers) -> Progress:
 def get_phase(params: Train, step: int) -> tuple[str, float]:
     """Return the phase of `step` (from 0) and its factor of the peak learning rate.
 
-    Warm-up, flat, decay to 0 (Hu et al. 2024, "MiniCPM", call it WSD); `end` after the last step.
+    Warm-up, stable, decay to 0: WSD (Hu et al. 2024, "MiniCPM"); `end` after the last step.
     """
     if step < params.warmup_steps:
         return "warmup", (step + 1) / params.warmup_steps
@@ -257,26 +262,21 @@ def build_job(params: Params, train: dict[str, Operands], validation: dict[str, 
     lengths = [fmt.lengths(grammar.digits) for fmt in all_formats]
     config = ModelConfig(
         vocabulary_size=VOCABULARY_SIZE,
-        # END is predicted, never read, so a sequence is one shorter than it is long.
+        # The last token, END, is predicted and never read.
         sequence_lengths=[part.prompt + part.generated - 1 for part in lengths],
         **params.model.model_dump(),
     )
 
-    def encode(split: dict[str, Operands]) -> list[Tensor]:
-        return [
-            torch.from_numpy(
-                np.concatenate(
-                    [
-                        formats.encode_sequences(name, *split[name], grammar.digits)
-                        for name in params.generate.operations
-                        if name in fmt.operations
-                    ]
-                )
-            )
-            for fmt in all_formats
+    def encode(split: dict[str, Operands], fmt: SequenceFormat) -> Tensor:
+        parts = [
+            formats.encode_sequences(operation, *operands, grammar.digits)
+            for operation, operands in split.items()
+            if operation in fmt.operations
         ]
+        return torch.from_numpy(np.concatenate(parts))
 
-    job = Job(config, params.train, lengths[0].prompt, encode(train), encode(validation))
+    encoded = ([encode(split, fmt) for fmt in all_formats] for split in (train, validation))
+    job = Job(config, params.train, lengths[0].prompt, *encoded)
     for fmt, rows, size in zip(all_formats, job.train, params.train.batch_sizes, strict=True):
         if len(rows) < size:
             raise InvalidParamsError(

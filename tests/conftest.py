@@ -20,8 +20,18 @@ hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("tests")
 
 # A test must not use the user's registry or keys.
-USER_SETTINGS = ("MLFLOW_", "SIGNING_KEY", "TRUSTED_KEY", "SERVICE_URL", "DVC_EXP_", "DVC_STAGE")
-USER_SETTINGS += ("GIT_", "FORWARDED_", "AWS_", "PROMETHEUS_MULTIPROC_DIR")
+USER_SETTINGS = (
+    "MLFLOW_",
+    "SIGNING_KEY",
+    "TRUSTED_KEY",
+    "SERVICE_URL",
+    "DVC_EXP_",
+    "DVC_STAGE",
+    "GIT_",
+    "FORWARDED_",
+    "AWS_",
+    "PROMETHEUS_MULTIPROC_DIR",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

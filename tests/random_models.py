@@ -1,6 +1,7 @@
 """Write model directories with random weights: real decoders, wrong answers, no training."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -22,11 +23,12 @@ def random_model(
 ) -> Transformer:
     """Return a model whose logits differ at every position: the head is not zero."""
     lengths = [fmt.lengths(digits) for fmt in get_formats(operations)]
-    shape = {"d_model": 16, "layers": layers, "heads": heads, "attention": attention}
+    shape: dict[str, Any] = {"d_model": 16, "layers": layers, "heads": heads}
     config = ModelConfig(
         vocabulary_size=VOCABULARY_SIZE,
         sequence_lengths=[part.prompt + part.generated - 1 for part in lengths],
         mlp_ratio=2,
+        attention=attention,  # type: ignore[arg-type]
         **shape,
     )
     generator = torch.Generator().manual_seed(1)

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "stages": {"arithmetic", "registry"},
     "serving": {"arithmetic", "registry"},
     "scripts": {"arithmetic", "registry", "stages"},
-    "benchmarks": {"arithmetic", "registry", "stages", "scripts"},
+    "benchmarks": {"arithmetic", "registry", "stages", "scripts", "serving"},
 }
 # Absent from the service's environment; see requirements/serving.lock.
 TRAINING_ONLY = ("torch", "dvc", "pandas", "safetensors", "onnx", "scipy", "ruamel.yaml", "stages")

@@ -12,9 +12,8 @@ from arithmetic.grammar import (
     OPERATIONS,
     Equation,
     Grammar,
-    answer_length,
+    count_digits,
     first_number,
-    render,
     solve,
 )
 
@@ -91,8 +90,7 @@ def test_solve_is_exact(a, b):
         assert solve(Equation(a, "/", b)) == f"{a // b}r{a % b}"
 
 
-def test_answers_of_two_numbers_have_one_form():
-    assert render((3, 1)) == "3r1"
+def test_quotient_is_the_first_number_of_a_division():
     assert first_number("3r1") == 3
     assert first_number("-4") == -4
 
@@ -120,6 +118,6 @@ def test_large_domains_are_not_listed():
     assert not Grammar(("+",), 999_999).is_listed
 
 
-def test_answer_length_counts_digits_without_sign():
+def test_digits_are_counted_without_sign():
     numbers = np.array([0, 9, 10, -999, 1000, 998_001])
-    assert answer_length(numbers).tolist() == [1, 1, 2, 3, 4, 6]
+    assert count_digits(numbers).tolist() == [1, 1, 2, 3, 4, 6]

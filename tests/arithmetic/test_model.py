@@ -66,7 +66,7 @@ def test_formats_have_position_tables_of_their_own(model):
 
 
 def test_initialization_is_a_function_of_its_generator(model):
-    states = []
+    states: list[dict[str, torch.Tensor]] = []
     for seed in (1, 1, 2):
         torch.manual_seed(len(states))
         fresh = Transformer(model.config).initialize(torch.Generator().manual_seed(seed))

@@ -15,7 +15,7 @@ from arithmetic.model import load_model
 from stages import certify
 from stages.certify import (
     Equations,
-    LoadedModel,
+    WorkerModel,
     compute_margins,
     decode,
     decode_by_beam,
@@ -27,9 +27,9 @@ OPERATIONS = ["+", "-"]
 
 
 @pytest.fixture(scope="module")
-def model(trained: Path) -> LoadedModel:
+def model(trained: Path) -> WorkerModel:
     """Return a model that is right on some equations and wrong on others."""
-    return LoadedModel(load_model(trained / "model"), OnnxModel(trained / "model"))
+    return WorkerModel(load_model(trained / "model"), OnnxModel(trained / "model"))
 
 
 def list_equations(directory: Path, operation: str) -> Equations:
@@ -61,7 +61,7 @@ def test_beam_of_width_one_is_greedy_and_a_wide_one_changes_answers(model, train
 @pytest.mark.parametrize("attention", ["dot_product", "positional"])
 def test_formats_of_all_operations_are_certified_by_their_own_tables(tmp_path, attention):
     directory = write_model(tmp_path / "model", "/*-+", 9, attention)
-    model = LoadedModel(load_model(directory), OnnxModel(directory))
+    model = WorkerModel(load_model(directory), OnnxModel(directory))
     for operation in "+-*/":
         equations = list_equations(directory, operation)
         by_torch, by_onnx = decode(model, equations).transpose(1, 0, 2)
@@ -132,7 +132,7 @@ def test_killed_worker_is_reported_with_a_hint(trained, monkeypatch):
     assert "dvc repro" in error.value.hint
 
 
-def certify_and_die(model: LoadedModel, equations: Equations) -> np.ndarray:
+def certify_and_die(model: WorkerModel, equations: Equations) -> np.ndarray:
     import os
     import signal
 

@@ -33,8 +33,8 @@ PARAMS = Evaluate(seed=1, lowest_margins=20, random_sample=20, sampled_equations
 
 
 def run_evaluation(**changes: object) -> dict:
-    data = [read_split(name, GRAMMAR) for name in ("test", "train")]
-    return evaluate.evaluate(*data, PARAMS.model_copy(update=changes))
+    test, trained_on = (read_split(name, GRAMMAR) for name in ("test", "train"))
+    return evaluate.evaluate(test, trained_on, PARAMS.model_copy(update=changes))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ PARAMS = Generate(
     test_size=500,
     cascade_share=0.3,
     zeros_and_nines_share=0.25,
-    cells_share=0.2,
+    input_combinations_share=0.2,
     hard_case_copies=3,
 )
 KEY = ["operand_1", "operation", "operand_2"]
