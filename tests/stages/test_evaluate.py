@@ -101,7 +101,8 @@ def test_report_is_the_same_for_one_and_two_workers(workspace, monkeypatch):
 def test_report_does_not_depend_on_the_size_of_the_decoded_sample(workspace):
     few = run_evaluation(lowest_margins=0, random_sample=0)
     all_of_them = run_evaluation(lowest_margins=200, random_sample=200)
-    assert (few.pop("decoded"), all_of_them.pop("decoded")) == (few["errors"], 200)
+    # What fails the pass is decoded always; some of it has the right answer after wrong steps.
+    assert few["errors"] <= few.pop("decoded") < all_of_them.pop("decoded") == 200
     assert few == all_of_them
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from arithmetic.formats import build_columns
 from arithmetic.grammar import OPERATIONS, Grammar
+from arithmetic.tokenizer import VOCABULARY_SIZE
 from stages.sampling import (
     by_input_combinations,
     by_second_operand,
@@ -33,16 +34,18 @@ def test_pair_table_is_a_distribution_heavy_on_its_edge(operation):
     assert table[edge].sum() > 0.3
 
 
-def test_every_combination_of_dependencies_is_about_equally_likely():
-    """For a sum's last carry: all 200 inputs, two digits and a carry."""
-    a, b = Grammar(("+",), 99).equations("+")
-    weights = by_input_combinations("+", a, b, 2)
-    columns = build_columns("+", a, b, 2)
-    carry = columns.names.index("carry 1")
-    combination = sum(columns[i] * 10**k for k, i in enumerate(columns.dependencies[carry]))
-    shares = np.bincount(combination, weights)
-    uniform = np.bincount(combination, np.full(len(a), 1 / len(a)))
-    assert shares[shares > 0].std() < uniform[uniform > 0].std()
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_combination_of_dependencies_has_its_share(operation):
+    """Of every token alike, and of each token's combinations alike, however rare they are."""
+    a, b = Grammar((operation,), 99).equations(operation)
+    weights = by_input_combinations(operation, a, b, 2)
+    columns = build_columns(operation, a, b, 2)
+    tokens = [dependencies for dependencies in columns.dependencies if len(dependencies) > 1]
+    for dependencies in tokens:
+        combination = sum(columns[i] * VOCABULARY_SIZE**k for k, i in enumerate(dependencies))
+        shares = np.bincount(combination, weights)
+        present = shares[shares > 0]
+        assert present.min() >= 1 / (len(tokens) * len(present)) * (1 - 1e-9)
 
 
 def test_lengths_of_divisors_are_weighted_by_themselves():
