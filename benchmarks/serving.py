@@ -54,7 +54,7 @@ def check(server: Server, url: str, model: Path) -> None:
 def run_round(
     server: Server, programs: Path, model: Path, uri: str, seconds: float, samples: Samples
 ) -> None:
-    """Start a server, check it, warm it up, measure it and check it again."""
+    """Start a server, warm it up and measure it, with checks before and after."""
     server_core, load_core = cores()
     grammar = artifacts.load_config(model).get_grammar()
     bodies = [server.body(t) for t in random_equations(grammar, server.operations, EQUATIONS)]
@@ -62,9 +62,9 @@ def run_round(
         place = Place(free_port(), Path(scratch), model, uri)
         url = f"http://127.0.0.1:{place.port}{server.path}"
         with running(build_process(server, programs, place, server_core)):
-            check(server, url, model)
             run_wrk(url, bodies, MANY, 1, load_core)
             for connections in (MANY, 1):
+                check(server, url, model)  # answered after what the load before left waiting
                 sample = run_wrk(url, bodies, connections, seconds, load_core)
                 samples[connections].append(sample)
             check(server, url, model)
