@@ -2,12 +2,6 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +9,7 @@ import pytest
 
 from registry.client import open_client
 from registry.record import record
+from tests.mlflow_server import run_mlflow_server
 from tests.registry.project import make_project
 
 USER_SETTINGS = ("MLFLOW_", "DVC_EXP_", "SIGNING_KEY", "TRUSTED_KEY", "SERVICE_URL", "GIT_")
@@ -78,23 +73,8 @@ def server_url(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """Run an MLflow server that serves the artifacts too."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_store / "mlflow.db", folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "log").open("w") as log:
-        # Without MLflow's job runner and its six workers.
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_healthy(url, process, folder / "log")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
+    with run_mlflow_server(folder) as address:
+        yield address
 
 
 @pytest.fixture
@@ -108,14 +88,3 @@ def use_store(patch: pytest.MonkeyPatch, folder: Path) -> Path:
     """Let MLFLOW_TRACKING_URI name the SQLite store in `folder`."""
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     return folder
-
-
-def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(3000):  # MLflow takes half a minute on a busy machine
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=1).close()
-            return
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
-    raise AssertionError(log.read_text())

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from arithmetic import artifacts
+from tests.mlflow_server import run_mlflow_server
 from tests.serving.model_directories import make_model
-from tests.serving.service_process import ROOT, free_port, question, run_service
+from tests.serving.service_process import ROOT, question, run_service
 
 BLOCKED_PROXY = dict.fromkeys(
     ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9"
@@ -107,35 +108,8 @@ def test_logs_are_json_with_a_bug_inside(tmp_path, exact_model):
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory):
     """Run an MLflow server over an empty store; return its address."""
-    root = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--serve-artifacts"]
-    command += ["--artifacts-destination", str(root / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (root / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(address, process)
+    with run_mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
-    import urllib.request
-
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            opener.open(f"{address}/health", timeout=5)
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError("the MLflow server did not start")
 
 
 def register(address: str, directory: Path) -> str:
