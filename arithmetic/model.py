@@ -3,7 +3,7 @@
 Pre-norm blocks of causal self-attention and a ReLU MLP, RMSNorm, learned absolute positions, an
 untied head, float32, no dropout (Vaswani et al. 2017; RMSNorm: Zhang and Sennrich 2019).
 
-Each sequence format has a position table of its own, so a batch holds sequences of one format.
+Each sequence format has positions of its own, so a batch holds sequences of one format.
 The model handles tokens and positions; only the formats handle equations.
 """
 
@@ -52,62 +52,74 @@ def rms_norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6)
 
 
-def causal_mask(queries: int, keys: int) -> Tensor:
-    """Return which keys each query sees, [queries, keys]: the queries are the last tokens."""
-    return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+class PositionBias(nn.Module):
+    """Hold a learned score for each head and each pair of positions, a table for each format.
+
+    Ke et al. 2021 ("Rethinking Positional Encoding"), as free entries: what a token depends on is
+    fixed by the format, and content alone confuses equal digits at different places.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.tables = nn.ParameterList(
+            torch.empty(config.heads, length, length) for length in config.sequence_lengths
+        )
+
+    def forward(self, fmt: int, first: int, end: int) -> Tensor:
+        """Return the scores of the positions first…end - 1 for 0…end - 1: [heads, T, S].
+
+        Later positions have -inf: attention is causal.
+        """
+        scores = self.tables[fmt][:, first:end, :end] * TABLE_SCALE
+        hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(first + 1)
+        return scores.masked_fill(hidden, -torch.inf)
 
 
 class DotProductAttention(nn.Module):
-    """Attend by content: causal multi-head self-attention without biases."""
+    """Attend by content and position: causal multi-head self-attention."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.layer, self.heads = layer, config.heads
         # Query, key, value and output matrix as one parameter, so that Muon treats them as a batch.
         self.matrices = nn.Parameter(torch.empty(4, config.d_model, config.d_model))
+        self.bias = PositionBias(config)
 
     def forward(self, x: Tensor, fmt: int, cache: KVCache | None, first: int) -> Tensor:
         """Map [B, T, d] to [B, T - first, d]: the outputs from position `first` on."""
         query, key, value = F.linear(x, self.matrices[:3].flatten(0, 1)).chunk(3, dim=-1)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
-        query = query[:, first:]
-        mask = causal_mask(query.shape[1], key.shape[1])
+        query, end = query[:, first:], key.shape[1]
         query, key, value = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        scores = scores + self.bias(fmt, end - query.shape[2], end)
+        mixed = torch.softmax(scores, -1) @ value
         return F.linear(mixed.transpose(1, 2).flatten(2), self.matrices[3])
 
 
 class PositionalAttention(nn.Module):
-    """Attend by position alone: a learned table of logits for each head and format.
+    """Attend by position alone.
 
-    The Random Synthesizer of Tay et al. 2021. The positions that a token depends on are fixed by
-    the format, so nothing is lost; one softmax for the whole batch makes long sequences cheaper.
+    The Random Synthesizer of Tay et al. 2021. One softmax for the whole batch makes long sequences
+    cheaper.
     """
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.layer, self.heads = layer, config.heads
         self.matrices = nn.Parameter(torch.empty(2, config.d_model, config.d_model))
-        self.tables = nn.ParameterList(
-            torch.empty(config.heads, length, length) for length in config.sequence_lengths
-        )
-
-    def weights(self, fmt: int) -> Tensor:
-        """Return how much each position reads of each: [heads, T, T], rows sum to one."""
-        table = self.tables[fmt]
-        hidden = ~causal_mask(table.shape[1], table.shape[1])
-        return torch.softmax((table * TABLE_SCALE).masked_fill(hidden, -torch.inf), -1)
+        self.bias = PositionBias(config)
 
     def forward(self, x: Tensor, fmt: int, cache: KVCache | None, first: int) -> Tensor:
         """Map [B, T, d] to [B, T - first, d]: the outputs from position `first` on."""
         value, length = F.linear(x, self.matrices[0]), x.shape[1] - first
         if cache is not None:
             value, _ = cache.extend(self.layer, value, value)
-        seen = value.shape[1]
-        weights = self.weights(fmt)[:, seen - length : seen, :seen]
+        end = value.shape[1]
+        weights = torch.softmax(self.bias(fmt, end - length, end), -1)
         # One product for the whole batch: [heads, T, S] @ [heads, S, B * d_head].
         by_head = value.unflatten(-1, (self.heads, -1)).permute(2, 1, 0, 3)
         mixed = (weights @ by_head.flatten(2)).unflatten(-1, by_head.shape[2:])

@@ -130,10 +130,7 @@ def run_trained_model(data: Path, folder: Path, outputs: Outputs) -> None:
     job = train.build_job(params, read_split("train", grammar), read_split("validation", grammar))
     model = Transformer(job.config)
     model.load_state_dict(load_file(folder / "model" / WEIGHTS))
-    rates = params.train
-    muon, adamw = build_optimizers(
-        model, rates.muon_learning_rate, rates.muon_momentum, rates.adamw_learning_rate
-    )
+    muon, adamw = build_optimizers(model, params.train)
     batches = train.Batches(job)
     for step in range(LATE_STEPS):
         train.update_gradients(model, job, batches, step, Workers())

@@ -30,7 +30,6 @@ from arithmetic.model import (
     DotProductAttention,
     PositionalAttention,
     Transformer,
-    causal_mask,
     load_model,
     rms_norm,
 )
@@ -204,10 +203,9 @@ def attend_by_dot_product(
     query = decoder.drop(query, length, skip, heads * width)
     query = graph.reshape(query, -1, rows * heads, width)
     scores = graph.add("MatMul", query, graph.add("Transpose", keys, perm=[0, 2, 1]))
-    if rows > 1:
-        hidden = ~causal_mask(rows, decoder.cached + length).repeat_interleave(heads, 0)
-        mask = torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf)
-        scores = graph.add("Add", scores, graph.constant(mask))
+    seen = decoder.cached + length
+    bias = attention.bias(decoder.fmt, seen - rows, seen).transpose(0, 1)
+    scores = graph.add("Add", scores, graph.constant(bias.flatten(0, 1)))
     mixed = graph.add("MatMul", graph.add("Softmax", scores, axis=-1), values)
     output = head_mask(attention, width)[..., None] * attention.matrices[3].T
     return graph.reshape(mixed, -1, heads * width), output.flatten(0, 1)
@@ -221,7 +219,7 @@ def attend_by_position(
     assert isinstance(attention, PositionalAttention)
     width, seen = decoder.model.config.d_model, decoder.cached + length
     (values,) = decoder.extend(index, projections, length)
-    weights = attention.weights(decoder.fmt)[:, seen - length + skip : seen, :seen]
+    weights = torch.softmax(attention.bias(decoder.fmt, seen - length + skip, seen), -1)
     by_channel = weights.repeat_interleave(width // attention.heads, 0).permute(1, 2, 0)
     values = graph.add("Unsqueeze", values, graph.constant([1]))  # [B, 1, S, d] * [T, S, d]
     product = graph.add("Mul", values, graph.constant(by_channel))

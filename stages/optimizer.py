@@ -12,6 +12,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from stages.params import Train
+
 # Coefficients of the quintic iteration, tuned by Jordan for fast convergence near zero.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
@@ -28,10 +30,16 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Update matrices [m, n], or stacks of them [K, m, n], by Muon with Nesterov momentum."""
+    """Update matrices [m, n], or stacks of them [K, m, n], by Muon with Nesterov momentum.
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float):
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    The weight decay is decoupled (Liu et al. 2025, "Muon is Scalable for LLM Training").
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float, momentum: float, weight_decay: float
+    ):
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -57,12 +65,11 @@ class Muon(torch.optim.Optimizer):
                         update = update.transpose(1, 2)
                     # Tall matrices take a longer step, so that every output moves alike.
                     scale = max(1.0, parameter.shape[-2] / parameter.shape[-1]) ** 0.5
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
-def build_optimizers(
-    model: nn.Module, muon_lr: float, muon_momentum: float, adamw_lr: float
-) -> tuple[Muon, torch.optim.AdamW]:
+def build_optimizers(model: nn.Module, params: Train) -> tuple[Muon, torch.optim.AdamW]:
     """Return Muon over the matrices inside the blocks and fused AdamW over the rest.
 
     Fused, because AdamW's default implementation calls MKL's `sqrt`, which differs between CPUs.
@@ -71,7 +78,14 @@ def build_optimizers(
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (matrices if name.endswith((".matrices", ".weight")) else rest).append(parameter)
+    decay = params.weight_decay
+    muon = Muon(matrices, params.muon_learning_rate, params.muon_momentum, decay)
     adamw = torch.optim.AdamW(
-        rest, lr=adamw_lr, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, fused=True
+        rest,
+        lr=params.adamw_learning_rate,
+        betas=(0.9, 0.98),
+        eps=1e-9,
+        weight_decay=decay,
+        fused=True,
     )
-    return Muon(matrices, muon_lr, muon_momentum), adamw
+    return muon, adamw

@@ -137,6 +137,7 @@ class Train(StrictModel):
         warmup_steps, flat_steps, decay_steps: learning-rate schedule; their sum is the training.
         muon_learning_rate, muon_momentum: for the matrices inside the blocks.
         adamw_learning_rate: for embeddings, biases and head.
+        weight_decay: of both, times the learning rate.
         validate_every: steps between validations.
         early_stopping_patience: validations without a better validation loss before stopping.
     """
@@ -149,6 +150,7 @@ class Train(StrictModel):
     muon_learning_rate: Rate
     muon_momentum: Annotated[float, Field(ge=0, lt=1)]
     adamw_learning_rate: Rate
+    weight_decay: Share
     validate_every: Count
     early_stopping_patience: Count
 

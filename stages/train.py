@@ -108,9 +108,7 @@ def train(job: Job, workers: Workers) -> Progress:
     """
     params, batches = job.params, Batches(job)
     model = Transformer(job.config).initialize(torch.Generator().manual_seed(params.seed))
-    muon, adamw = build_optimizers(
-        model, params.muon_learning_rate, params.muon_momentum, params.adamw_learning_rate
-    )
+    muon, adamw = build_optimizers(model, params)
     schedules = [LambdaLR(o, lambda step: get_phase(params, step)[1]) for o in (muon, adamw)]
     stateful: dict[str, Any] = {"model": model, "muon": muon, "adamw": adamw}
     stateful |= {f"schedule {i}": schedule for i, schedule in enumerate(schedules)}

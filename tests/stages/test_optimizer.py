@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from stages.optimizer import Muon, build_optimizers, orthogonalize
+from stages.params import load_params
 from tests.random_models import random_model
 
 
@@ -22,7 +23,7 @@ def test_orthogonalized_matrices_have_singular_values_of_about_one():
 def test_muon_moves_down_the_gradient(shape):
     parameter = nn.Parameter(torch.zeros(shape))
     parameter.grad = random(*shape)
-    Muon([parameter], lr=0.1, momentum=0.9).step()
+    Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.0).step()
     assert (parameter.detach() * parameter.grad).sum() < 0
 
 
@@ -30,18 +31,18 @@ def test_matrices_of_one_shape_are_updated_as_alone():
     together = [nn.Parameter(torch.zeros(shape)) for shape in ((4, 8), (8, 4), (2, 4, 8))]
     for seed, parameter in enumerate(together):
         parameter.grad = random(*parameter.shape, seed=seed)
-    Muon(together, lr=0.1, momentum=0.9).step()
+    Muon(together, lr=0.1, momentum=0.9, weight_decay=0.0).step()
     for seed, parameter in enumerate(together):
         alone = nn.Parameter(torch.zeros(parameter.shape))
         alone.grad = random(*parameter.shape, seed=seed)
-        Muon([alone], lr=0.1, momentum=0.9).step()
+        Muon([alone], lr=0.1, momentum=0.9, weight_decay=0.0).step()
         torch.testing.assert_close(alone, parameter)
 
 
 @pytest.mark.parametrize("attention", ["dot_product", "positional"])
 def test_every_parameter_has_one_optimizer(attention):
     model = random_model("+*", 2, attention)
-    muon, adamw = build_optimizers(model, 0.05, 0.95, 0.01)
+    muon, adamw = build_optimizers(model, load_params().train)
     parameters = [p for o in (muon, adamw) for p in o.param_groups[0]["params"]]
     assert sorted(map(id, parameters)) == sorted(map(id, model.parameters()))
     assert all(p.ndim >= 2 and min(p.shape[-2:]) > 1 for p in muon.param_groups[0]["params"])
