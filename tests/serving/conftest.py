@@ -1,6 +1,5 @@
 """Provide model directories and the application over them."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,11 +17,8 @@ StartService = Callable[..., TestClient]
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove a user's settings, and keep downloads out of the user's cache."""
-    for name in list(os.environ):
-        if name.lower() in Settings.model_fields or name.startswith(("MLFLOW_", "TRUSTED_KEY")):
-            monkeypatch.delenv(name)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give each test a cache of its own; the user's settings are removed already."""
     monkeypatch.setenv("MODEL_CACHE", str(tmp_path / "cache"))
 
 
