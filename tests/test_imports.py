@@ -20,8 +20,8 @@ MAY_IMPORT = {
     "benchmarks": {"arithmetic", "registry", "stages", "scripts", "serving"},
 }
 # Absent from the service's environment (see requirements/serving.lock), or slow to start with.
-NOT_LOADED = ("torch", "dvc", "pandas", "safetensors", "onnx", "scipy", "ruamel.yaml", "stages")
-NOT_LOADED += ("mlflow",)
+NOT_LOADED = {"torch", "dvc", "pandas", "safetensors", "onnx", "scipy", "ruamel.yaml", "stages"}
+NOT_LOADED |= {"mlflow"}
 
 # No result depends on these: params are dependencies by their values, errors only stop a stage.
 NEUTRAL = frozenset(
@@ -66,13 +66,8 @@ def test_packages_import_one_way(package):
 
 
 def test_the_service_needs_only_download_of_the_registry():
-    used = {
-        file
-        for path in modules("serving")
-        for name in imports(path)
-        for file in reachable(name)
-        if file.startswith("registry/")
-    }
+    names = {name for path in modules("serving") for name in imports(path)}
+    used = {file for name in names for file in reachable(name) if file.startswith("registry/")}
     assert used <= reachable("registry.download")
 
 
@@ -83,7 +78,7 @@ def test_only_the_registry_and_the_scripts_import_mlflow():
 
 
 def test_the_service_starts_without_training_and_mlflow():
-    code = f"import sys, serving.__main__; print({{*{NOT_LOADED}}} & {{*sys.modules}})"
+    code = f"import sys, serving.__main__; print({NOT_LOADED} & {{*sys.modules}})"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) == b"set()\n"
 
 

@@ -18,8 +18,8 @@ DISK_HINT = "hint: free space or fix its permissions\n"
 
 def start_python(code: str, **environment: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-c", f"from arithmetic.errors import cli_errors\n{code}"]
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, **streams)
+    env, pipe = os.environ | environment, subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 @pytest.mark.parametrize(

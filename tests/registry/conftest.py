@@ -77,12 +77,12 @@ def serve_health() -> Iterator[Callable[..., str]]:
 
     def serve(**health: object) -> str:
         Service.health = json.dumps(health).encode()
-        return f"http://127.0.0.1:{server.server_port}"
+        return f"http://127.0.0.1:{health_server.server_port}"
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as health_server:
+        threading.Thread(target=health_server.serve_forever, args=(0.01,), daemon=True).start()
         yield serve
-        server.shutdown()
+        health_server.shutdown()
 
 
 @pytest.fixture

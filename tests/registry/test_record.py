@@ -169,11 +169,12 @@ def test_killed_anywhere_a_repeat_completes_without_duplicates(store, project, c
     record_until(call, project)
     done = record(project)
     client = open_client()
-    (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments)
     (version,) = client.search_model_versions(f"name = '{MODEL_NAME}'")
     assert (run.info.run_id, run.info.status) == (done.run_id, "FINISHED")
     assert (version.run_id, version.tags[REPORT_TAG]) == (done.run_id, done.run_id)
-    assert client.get_logged_model(version.source.removeprefix("models:/")).status == "READY"
+    assert client.get_logged_model(str(version.source).removeprefix("models:/")).status == "READY"
     assert not record(project).is_new_run
 
 

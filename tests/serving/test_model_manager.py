@@ -79,7 +79,7 @@ def test_a_moved_alias_is_followed_without_a_failed_request(follow, models, tmp_
     assert health(client)["source"] == "registry"
     for number in ("2", "3", "1"):
         registry.production = number
-        wait_until(lambda number=number: predict(client)["model_version"] == number, 3)
+        wait_until(lambda: predict(client)["model_version"] == registry.production, 3)
     info = [line for line in client.get("/metrics").text.splitlines() if "model_info{" in line]
     assert sorted(line[-3:] for line in info) == ["0.0", "0.0", "1.0"]
     wait_until(lambda: len(list((tmp_path / "cache").glob("*/arithmetic-lm-*"))) == 2)

@@ -24,13 +24,13 @@ def mlflow_server(exact_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("pyfunc")
     package = folder / "code" / "arithmetic"
     shutil.copytree(ROOT / "arithmetic", package, ignore=shutil.ignore_patterns("__pycache__"))
-    columns = (Schema([ColSpec("string", name)]) for name in ("equation", "answer"))
+    inputs, outputs = (Schema([ColSpec("string", name)]) for name in ("equation", "answer"))
     mlflow.pyfunc.save_model(
         folder / "model",
         python_model=str(ROOT / "registry" / "pyfunc_model.py"),
         artifacts={"model": str(exact_model)},
         code_paths=[str(package)],
-        signature=ModelSignature(*columns),
+        signature=ModelSignature(inputs, outputs),
         pip_requirements=["mlflow"],
     )
     model = mlflow.pyfunc.load_model(str(folder / "model"))

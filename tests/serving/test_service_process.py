@@ -68,8 +68,8 @@ def test_nothing_is_written_outside_the_cache_and_no_name_is_looked_up(tmp_path,
 
 def test_a_path_prefix_is_kept_and_logs_are_json(tmp_path, exact_model):
     """The proxy strips the prefix, so the service sees paths without it."""
-    settings = {"ROOT_PATH": "/api", "LOG_FORMAT": "json", "LOG_SAMPLE": 1}
-    with run_service(tmp_path / "log", MODEL_URI=exact_model, **settings) as service:
+    settings = {"MODEL_URI": exact_model, "ROOT_PATH": "/api", "LOG_FORMAT": "json"}
+    with run_service(tmp_path / "log", LOG_SAMPLE=1, **settings) as service:
         assert service.ask(question("1+1=", "X-Request-ID: r-1"))[0] == 200
         page = service.get("/docs")[2].decode()
         assert 'src="/api/static-offline-docs/' in page
