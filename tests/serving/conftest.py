@@ -1,5 +1,6 @@
 """Provide model directories and the application over them."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,14 @@ from serving.settings import Settings
 from tests.serving.model_directories import make_model
 
 StartService = Callable[..., TestClient]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until the condition holds; fail if it takes longer."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +9,11 @@ import pytest
 
 from arithmetic.grammar import Equation, Grammar
 from serving.loaded_model import self_test_equations
-from tests.serving.conftest import StartService
+from tests.serving.conftest import StartService, wait_until
 from tests.serving.folder_registry import FolderRegistry
 from tests.serving.model_directories import make_model, wrong_where
 
 URI = "models:/arithmetic-lm@Production"
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def health(client) -> dict:

@@ -3,7 +3,6 @@
 import json
 import random
 import threading
-import time
 
 import pytest
 
@@ -12,6 +11,7 @@ from arithmetic.grammar import Equation, Grammar, solve
 from arithmetic.input_profile import profile
 from serving.metrics import Metrics
 from serving.monitoring import DRIFT_BLOCK, WINDOW, Monitor, VersionStats
+from tests.serving.conftest import wait_until
 
 GRAMMAR = Grammar(("+", "-"), 99)
 ALL = [Equation(a, o, b) for a in range(100) for o in "+-" for b in range(100)]
@@ -41,13 +41,6 @@ def monitor(metrics, tmp_path):
     monitor.start()
     yield monitor
     monitor.stop()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_answers_are_counted_by_their_outcome(monitor, stats, metrics):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.serving.service_process import HEAD_END, question, read_response, run_service
+from tests.serving.service_process import question, read_response, run_service
 
 CONNECTIONS = 64
 
@@ -29,7 +29,7 @@ async def ask_until_closed(port: int, number: int, pause: float, count: Count) -
     while True:
         try:
             writer.write(question(f"{number % 50}+{number % 50}="))
-            head = await reader.readuntil(HEAD_END)
+            head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
             body = json.loads(await reader.readexactly(length))
         except (OSError, asyncio.IncompleteReadError):
