@@ -49,11 +49,5 @@ def dvc(root: Path, *arguments: str, **variables: str) -> str:
 
 def run(root: Path, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run a command in `root` without the user's settings."""
-    return subprocess.run(
-        command,
-        cwd=root,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = environment(**variables)
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)

@@ -1,7 +1,6 @@
 """A model directory is a few files under one digest, and a damaged one is rejected by name."""
 
 import json
-import shutil
 
 import pytest
 
@@ -17,15 +16,8 @@ FILES = (
     "input_profile.json",
     "model.safetensors",
 )
-MODEL = {
-    "vocabulary_size": 17,
-    "sequence_lengths": [9],
-    "d_model": 8,
-    "layers": 1,
-    "heads": 2,
-    "mlp_ratio": 2,
-    "attention": "positional",
-}
+MODEL = {"vocabulary_size": 17, "sequence_lengths": [9], "d_model": 8, "layers": 1, "heads": 2}
+MODEL |= {"mlp_ratio": 2, "attention": "positional"}
 GRAMMAR = {"operations": ["+", "-"], "max_operand": 9}
 CONFIG = {"format": 3, "grammar": GRAMMAR, "model": MODEL}
 
@@ -38,10 +30,11 @@ def test_config_is_read_as_it_was_written(directory):
     assert config.get_grammar().operations == ("+", "-", "*", "/")
 
 
-def test_model_files_are_all_files_of_the_directory(directory):
+def test_digest_covers_all_files_and_not_their_place(directory, all_operations):
     paths = sorted(directory.rglob("*.*"))
     present = [path.relative_to(directory).as_posix() for path in paths]
     assert tuple(present) == model_files(load_config(directory)) == FILES
+    assert digest(directory) == digest(all_operations)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -55,11 +48,6 @@ def test_one_flipped_bit_changes_the_digest(directory, name):
     assert digest(directory) != before
 
 
-def test_digest_does_not_depend_on_the_place(directory, tmp_path):
-    shutil.copytree(directory, tmp_path / "elsewhere")
-    assert digest(tmp_path / "elsewhere") == digest(directory)
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_missing_file_is_named(directory, name):
     (directory / name).unlink()
@@ -71,36 +59,31 @@ def test_missing_file_is_named(directory, name):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({}, None),
         ({"format": 2}, "format: Input should be 3"),
         ({"extra": 1}, "extra"),
-        ({"grammar": None}, "grammar"),
         ({"grammar": GRAMMAR | {"operations": ["^"]}}, "unknown operation"),
         ({"grammar": GRAMMAR | {"operations": []}}, "no operation"),
         ({"grammar": GRAMMAR | {"operations": ["+", "+"]}}, "one of them twice"),
-        ({"grammar": GRAMMAR | {"operations": [["+"]]}}, "grammar.operations"),
         ({"grammar": GRAMMAR | {"max_operand": 0}}, "grammar.max_operand"),
         ({"grammar": GRAMMAR | {"operations": ["+", "*"]}}, "sequence length"),
         ({"model": {"d_model": 16}}, "model.vocabulary_size"),
         ({"model": MODEL | {"d_model": "wide"}}, "model.d_model"),
-        ({"model": MODEL | {"d_model": -4}}, "model.d_model"),
         ({"model": MODEL | {"heads": 0}}, "model.heads"),
         ({"model": MODEL | {"heads": 3}}, "not a multiple of its heads"),
-        ({"model": MODEL | {"sequence_lengths": []}}, "sequence length"),
         ({"model": MODEL | {"attention": "none"}}, "model.attention"),
     ],
 )
 def test_impossible_config_is_rejected(tmp_path, change, reason):
-    (tmp_path / artifacts.CONFIG).write_text(json.dumps(CONFIG | change))
-    if reason is None:  # else the others might be rejected for something else
-        assert load_config(tmp_path).model.heads == 2
-        return
+    path = tmp_path / artifacts.CONFIG
+    path.write_text(json.dumps(CONFIG))
+    assert load_config(tmp_path).model.heads == 2
+    path.write_text(json.dumps(CONFIG | change))
     with pytest.raises(InvalidModelError, match=r"config\.json is not a model's config") as error:
         load_config(tmp_path)
     assert reason in error.value.message
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]"])
+@pytest.mark.parametrize("content", [b"{", b"\xff"])
 def test_config_that_is_not_json_is_rejected(tmp_path, content):
     (tmp_path / artifacts.CONFIG).write_bytes(content)
     with pytest.raises(InvalidModelError, match="not a model's config"):

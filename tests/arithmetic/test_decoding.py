@@ -11,38 +11,22 @@ from tests.random_models import random_model
 ATTENTIONS = ["dot_product", "positional"]
 
 
-def random_prompts(rows: int) -> torch.Tensor:
-    return torch.randint(0, 10, (rows, 6), generator=torch.Generator().manual_seed(3))
-
-
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_greedy_decoding_is_the_argmax_of_whole_passes(attention):
-    model, prompts = random_model("*", 2, attention), random_prompts(16)
-    ids = prompts
+def test_greedy_decoding_is_the_argmax_of_whole_passes_and_a_beam_of_width_one(attention):
+    model = random_model("*", 2, attention)
+    ids = prompts = torch.randint(0, 10, (16, 6), generator=torch.Generator().manual_seed(3))
     for _ in range(9):
         ids = torch.cat([ids, model(ids, 0)[:, -1:].argmax(-1)], dim=1)
-    assert torch.equal(decode_greedily(model, 0, prompts, 9), ids[:, 6:])
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_beam_of_width_one_is_greedy_and_a_wide_one_is_not(attention):
-    model, prompts = random_model("*", 2, attention), random_prompts(16)
     greedy = decode_greedily(model, 0, prompts, 9)
+    assert torch.equal(greedy, ids[:, 6:])
     assert torch.equal(decode_by_beam_search(model, 0, prompts, 9, 1), greedy)
     assert not torch.equal(decode_by_beam_search(model, 0, prompts, 9, 4), greedy)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_beam_as_wide_as_all_sequences_finds_the_most_probable(attention):
-    config = ModelConfig(
-        vocabulary_size=3,
-        sequence_lengths=[4],
-        d_model=8,
-        layers=1,
-        heads=2,
-        mlp_ratio=2,
-        attention=attention,
-    )
+    shape = {"d_model": 8, "layers": 1, "heads": 2, "mlp_ratio": 2, "attention": attention}
+    config = ModelConfig.model_validate({"vocabulary_size": 3, "sequence_lengths": [4], **shape})
     generator = torch.Generator().manual_seed(1)
     model = Transformer(config).initialize(generator).eval()
     torch.nn.init.normal_(model.head, std=3, generator=generator)

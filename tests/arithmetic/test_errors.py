@@ -16,14 +16,10 @@ DENIED = PermissionError(errno.EACCES, "Permission denied", "data/x")
 DISK_HINT = "hint: free space or fix its permissions\n"
 
 
-def run_python(code: str, **environment: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from arithmetic.errors import cli_errors\n{code}"],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def start_python(code: str, **environment: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", f"from arithmetic.errors import cli_errors\n{code}"]
+    env, pipe = os.environ | environment, subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 @pytest.mark.parametrize(
@@ -52,23 +48,15 @@ def test_bugs_keep_their_traceback(bug):
 
 def test_terminal_without_arrows_gets_escapes():
     code = "with cli_errors():\n    print('7/2= → 3r1')\n    raise SystemExit('÷ → fail')"
-    process = run_python(code, PYTHONIOENCODING="latin-1")
-    output, errors = process.communicate()
-    assert output == b"7/2= \\u2192 3r1\n"
-    assert errors == b"\xf7 \\u2192 fail\n"
+    process = start_python(code, PYTHONIOENCODING="latin-1")
+    assert process.communicate() == (b"7/2= \\u2192 3r1\n", b"\xf7 \\u2192 fail\n")
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_closed_pipe_ends_quietly(lines):
     """Closed before anything is written, and in the middle of a long output."""
     code = f"with cli_errors():\n    input()\n    for i in range({lines}): print('line', i)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"from arithmetic.errors import cli_errors\n{code}"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = start_python(code)
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None

@@ -5,17 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arithmetic.formats import (
-    FORMATS,
-    Answer,
-    Outcome,
-    classify,
-    encode_prompts,
-    encode_sequences,
-    get_format,
-    get_formats,
-    parse_answer,
-)
+from arithmetic import formats
+from arithmetic.formats import Answer, classify, encode_prompts, encode_sequences, parse_answer
 from arithmetic.grammar import OPERATIONS, Equation, Grammar, solve
 from arithmetic.tokenizer import CHARACTERS, END, IDS
 
@@ -50,9 +41,13 @@ def test_worked_examples(text, sequence):
 
 
 def test_operations_with_equal_sequences_share_a_format():
-    assert get_format("+") is get_format("-")
-    assert [fmt.name for fmt in get_formats("-*+/")] == ["add_subtract", "multiply", "divide"]
-    assert sorted(o for fmt in FORMATS for o in fmt.operations) == sorted(OPERATIONS)
+    assert formats.get_format("+") is formats.get_format("-")
+    assert [fmt.name for fmt in formats.get_formats("-*+/")] == [
+        "add_subtract",
+        "multiply",
+        "divide",
+    ]
+    assert sorted(o for fmt in formats.FORMATS for o in fmt.operations) == sorted(OPERATIONS)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -60,7 +55,7 @@ def test_every_two_digit_equation_is_parsed_back(operation):
     grammar = Grammar((operation,), 99)
     a, b = grammar.equations(operation)
     sequences = encode_sequences(operation, a, b, 2)
-    prompt = get_format(operation).lengths(2).prompt
+    prompt = formats.get_format(operation).lengths(2).prompt
     assert (sequences[:, :prompt] == encode_prompts(operation, a, b, 2)).all()
     for x, y, row in zip(a.tolist(), b.tolist(), sequences.tolist(), strict=True):
         answer = parse_answer(operation, row[prompt:], 2)
@@ -72,7 +67,7 @@ def test_equations_of_any_size_are_parsed_back(data, operation, digits):
     smallest = OPERATIONS[operation].smallest_operand_2
     a = data.draw(st.integers(0, 10**digits - 1))
     b = data.draw(st.integers(smallest, 10**digits - 1))
-    lengths = get_format(operation).lengths(digits)
+    lengths = formats.get_format(operation).lengths(digits)
     generated = encode_sequences(operation, np.array([a]), np.array([b]), digits)[0, lengths[0] :]
     assert len(generated) == lengths.generated
     answer = parse_answer(operation, generated.tolist(), digits)
@@ -90,7 +85,7 @@ def test_prompts_of_mixed_operations_are_encoded_by_row():
 @given(st.data(), st.sampled_from(sorted(OPERATIONS)))
 def test_any_generated_tokens_are_parsed_and_classified(data, operation):
     """Nonsense is a hallucination or an infinite generation, never an exception."""
-    length = get_format(operation).lengths(3).generated
+    length = formats.get_format(operation).lengths(3).generated
     generated = data.draw(st.lists(st.integers(0, END), min_size=length, max_size=length))
     answer = parse_answer(operation, generated, 3)
     assert answer.ended == (generated[-1] == END)
@@ -129,4 +124,4 @@ def test_negative_zero_is_not_corrected_to_zero():
 )
 def test_classify_counts_each_kind_of_failure_as_itself(operation, answer, expected, kinds):
     outcome = classify(answer, expected, operation, GRAMMAR)
-    assert {name for name in Outcome._fields if getattr(outcome, name)} == kinds
+    assert {name for name in formats.Outcome._fields if getattr(outcome, name)} == kinds

@@ -8,29 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arithmetic.errors import InvalidEquationError
-from arithmetic.grammar import (
-    OPERATIONS,
-    Equation,
-    Grammar,
-    count_digits,
-    first_number,
-    solve,
-)
+from arithmetic.grammar import OPERATIONS, Equation, Grammar, count_digits, first_number, solve
 
 GRAMMAR = Grammar(("+", "-"), 999)
 OPERANDS = st.integers(0, 999)
 
 
-@given(OPERANDS, st.sampled_from("+-"), OPERANDS, st.integers(0, 2), st.integers(0, 2))
-def test_parse_accepts_leading_zeros(a, operation, b, zeros_a, zeros_b):
-    text = f"{str(a).zfill(min(3, len(str(a)) + zeros_a))}{operation}{str(b).zfill(zeros_b)}="
-    assert GRAMMAR.parse(text) == Equation(a, operation, b)
-
-
-@given(OPERANDS, st.sampled_from("+-"), OPERANDS)
-def test_parse_reads_what_an_equation_prints(a, operation, b):
+@given(OPERANDS, st.sampled_from("+-"), OPERANDS, st.integers(0, 3), st.integers(0, 3))
+def test_parse_reads_what_an_equation_prints_and_leading_zeros(a, operation, b, zeros_a, zeros_b):
     equation = Equation(a, operation, b)
     assert GRAMMAR.parse(str(equation)) == equation
+    assert GRAMMAR.parse(f"{a:0{zeros_a}}{operation}{b:0{zeros_b}}=") == equation
 
 
 @given(st.text(max_size=12) | st.text(alphabet="019+-*/= ", max_size=9))
@@ -50,14 +38,12 @@ def test_parse_accepts_nothing_else(text):
         ("１+１=", "unknown_character", "'１'"),
         ("1 + 1=", "unknown_character", "' ' at position 2"),
         ("1+1=\n", "unknown_character", r"'\n' at position 5"),
-        ("1-5=$", "unknown_character", "'$'"),
         ("\x00", "unknown_character", "position 1"),
         ("1+1", "no_equals_sign", "does not end in '='"),
         ("9" * 5000, "no_equals_sign", "does not end in '='"),
         ("+1=", "malformed", "two numbers"),
         ("1+=", "malformed", "two numbers"),
         ("1+1+1=", "malformed", "two numbers"),
-        ("1+1==", "malformed", "two numbers"),
         ("=", "malformed", "two numbers"),
         ("1*1=", "unknown_operation", "'*'"),
         ("1000+1=", "out_of_range", "'1000' has more than 3 digits"),
@@ -77,22 +63,16 @@ def test_rejection_names_reason_value_and_fix(text, code, part):
     assert len(error.value.message) < 200  # whatever was sent
 
 
-def test_zero_divided_is_an_equation():
-    assert Grammar(("/",), 999).parse("0/7=") == Equation(0, "/", 7)
-
-
 @given(OPERANDS, OPERANDS)
 def test_solve_is_exact(a, b):
     assert solve(Equation(a, "+", b)) == str(a + b)
     assert solve(Equation(a, "-", b)) == str(a - b)
     assert solve(Equation(a, "*", b)) == str(a * b)
     if b:
+        assert Grammar(("/",), 999).parse(f"{a}/{b}=") == Equation(a, "/", b)
         assert solve(Equation(a, "/", b)) == f"{a // b}r{a % b}"
-
-
-def test_quotient_is_the_first_number_of_a_division():
-    assert first_number("3r1") == 3
-    assert first_number("-4") == -4
+        assert first_number(f"{a // b}r{a % b}") == a // b
+    assert first_number(str(a - b)) == a - b
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

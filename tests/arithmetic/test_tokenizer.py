@@ -22,13 +22,7 @@ def test_unknown_character_is_named(character):
     assert CHARACTERS in error.value.hint
 
 
-def test_digits_are_their_own_ids():
+def test_digits_are_their_own_ids_and_end_closes_the_text():
     assert encode("0123456789") == list(range(10))
-
-
-def test_end_closes_the_text():
     assert decode([1, 2, END, 3]) == "12"
-
-
-def test_ids_fill_the_vocabulary():
     assert sorted([*encode(CHARACTERS), END]) == list(range(VOCABULARY_SIZE))

@@ -1,8 +1,10 @@
 """Provide finished projects, SQLite stores and one MLflow server."""
 
-import os
+import http.server
+import json
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +14,11 @@ from registry.record import record
 from tests.mlflow_server import run_mlflow_server
 from tests.registry.project import make_project
 
-USER_SETTINGS = ("MLFLOW_", "DVC_EXP_", "SIGNING_KEY", "TRUSTED_KEY", "SERVICE_URL", "GIT_")
-
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_user_settings() -> Iterator[None]:
-    """Let no test read the user's settings, or write to their registry."""
+def _no_default_store() -> Iterator[None]:
+    """Let no test write to the repository's store."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith(USER_SETTINGS):
-                patch.delenv(name)
         patch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/no-store-outside-of-fixtures.db")
         yield
 
@@ -63,25 +60,43 @@ def versions(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
+def serve_health() -> Iterator[Callable[..., str]]:
+    """Return a function that lets a service answer /health with its arguments; its address."""
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        health = b"{}"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.health)))
+            self.end_headers()
+            self.wfile.write(self.health)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    def serve(**health: object) -> str:
+        Service.health = json.dumps(health).encode()
+        return f"http://127.0.0.1:{health_server.server_port}"
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as health_server:
+        threading.Thread(target=health_server.serve_forever, args=(0.01,), daemon=True).start()
+        yield serve
+        health_server.shutdown()
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a finished project."""
     return make_project(tmp_path / "project")
 
 
-@pytest.fixture(scope="session")
-def server_url(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run an MLflow server that serves the artifacts too."""
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_store / "mlflow.db", folder)
-    with run_mlflow_server(folder) as address:
-        yield address
-
-
 @pytest.fixture
-def server(server_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let the test's store be the server."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_url)
-    return server_url
+def server(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Let the store be behind an MLflow server, which serves the artifacts too."""
+    with run_mlflow_server(store) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        yield address
 
 
 def use_store(patch: pytest.MonkeyPatch, folder: Path) -> Path:

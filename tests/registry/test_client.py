@@ -1,5 +1,6 @@
 """Test which store is opened: addresses, moved stores, errors that say what to do."""
 
+import functools
 import os
 import shutil
 import sqlite3
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import registry.client
+from arithmetic import artifacts
 from registry import MODEL_NAME
 from registry.client import open_client, repository_root, tracking_uri
 from registry.download import download, resolve
@@ -82,21 +84,12 @@ def test_damaged_store_is_an_error_with_a_hint(monkeypatch, tmp_path):
 
 
 def test_locked_store_is_an_error_with_a_hint(store, monkeypatch):
-    monkeypatch.setattr(registry.client, "sqlite3", FastSqlite)
-    with sqlite3.connect(store / "mlflow.db") as other:
+    connect = sqlite3.connect  # which waits five seconds for a lock
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(connect, timeout=0.01))
+    with connect(store / "mlflow.db") as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(RegistryUnreachableError, match="locked"):
             open_client()
-
-
-class FastSqlite:
-    """Let sqlite3 wait a moment, not five seconds, for a lock."""
-
-    Error = sqlite3.Error
-
-    @staticmethod
-    def connect(path: Path) -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=0.01)
 
 
 def test_address_of_no_store_is_an_error_with_a_hint(monkeypatch):
@@ -106,12 +99,27 @@ def test_address_of_no_store_is_an_error_with_a_hint(monkeypatch):
     assert "MLFLOW_TRACKING_URI" in raised.value.hint
 
 
-def test_loopback_bypasses_a_proxy_and_other_hosts_name_it(server, monkeypatch):
+@pytest.mark.parametrize("call", [lambda _: resolve(f"models:/{MODEL_NAME}/1"), record])
+def test_unreachable_server_is_an_error_in_two_lines(project, monkeypatch, call):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(RegistryUnreachableError, match=r"no answer.*127\.0\.0\.1:9") as raised:
+        call(project)
+    assert "\n" not in raised.value.message
+    assert "MLFLOW_TRACKING_URI" in raised.value.hint
+
+
+def test_server_records_once_past_a_proxy_and_other_hosts_name_it(
+    server, project, monkeypatch, tmp_path
+):
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "example.com")
-    assert open_client().search_experiments()
+    first, second = record(project), record(project)
+    assert (first.is_new_version, second.is_new_run) == (True, False)
+    assert first[:3] == second[:3]
+    directory = download(resolve(f"models:/{MODEL_NAME}/1"), tmp_path / "models")
+    assert artifacts.digest(directory) == first.model_digest
     assert os.environ["no_proxy"] == "example.com,localhost,127.0.0.1,::1"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://registry.invalid:5000")
     with pytest.raises(RegistryUnreachableError, match=r"through the proxy http://127\.0\.0\.1:9"):

@@ -4,7 +4,6 @@ import json
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from registry.download import ModelVersionRef, resolve, verify
 from registry.exceptions import (
     DigestMismatchError,
     PromotionRefusedError,
-    RegistryUnreachableError,
     UntrustedModelError,
     VersionNotFoundError,
 )
@@ -52,48 +50,19 @@ def test_what_names_no_version_is_an_error_with_a_hint(versions, uri):
     assert raised.value.hint
 
 
-def test_download_is_the_registered_model_and_is_used_again(versions, tmp_path):
-    ref = resolve(FIRST)
-    directory = download.download(ref, tmp_path / "models")
-    assert artifacts.digest(directory) == ref.digest
+def test_download_is_the_registered_model_and_is_fetched_again_if_damaged(versions, tmp_path):
+    ref, models = resolve(FIRST), tmp_path / "models"
+    directory = download.download(ref, models)
     present = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
     assert present == set(artifacts.model_files(artifacts.load_config(directory)))
-    shutil.rmtree(versions)
-    assert download.download(ref, tmp_path / "models") == directory
     (directory / artifacts.WEIGHTS).write_bytes(b"damaged")
     with pytest.raises(InvalidModelError):
         verify(directory, ref.digest)
-
-
-def test_damaged_download_is_fetched_again(versions, tmp_path):
-    ref = resolve(FIRST)
-    directory = download.download(ref, tmp_path / "models")
-    (directory / artifacts.WEIGHTS).write_bytes(b"damaged")
-    assert download.download(ref, tmp_path / "models") == directory
+    assert download.download(ref, models) == directory
     assert artifacts.digest(directory) == ref.digest
-    assert [path.name for path in (tmp_path / "models").iterdir()] == [directory.name]
-
-
-def test_server_gives_the_same_download(server, project, tmp_path):
-    done = record(project)
-    ref = resolve(f"models:/{MODEL_NAME}/{done.version}")
-    directory = download.download(ref, tmp_path / "models")
-    assert artifacts.digest(directory) == done.model_digest
-
-
-def test_unreachable_server_fails_quickly_in_two_lines(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(RegistryUnreachableError, match=r"http://127\.0\.0\.1:9") as raised:
-        resolve(FIRST)
-    assert "\n" not in raised.value.message
-
-
-def test_download_imports_neither_pandas_nor_torch_itself():
-    script = "import sys, registry.download; print({'pandas', 'torch', 'mlflow'} & {*sys.modules})"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "set()"
+    assert [path.name for path in models.iterdir()] == [directory.name]
+    shutil.rmtree(versions)
+    assert download.download(ref, models) == directory
 
 
 def stored_model(versions: Path) -> Path:
@@ -106,6 +75,11 @@ def flip_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def grow(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(download.MAX_FILE_BYTES + 1)  # sparse
 
 
 def set_source(versions: Path, source: str) -> None:
@@ -129,11 +103,6 @@ TAMPERING = {
     "other digest": (lambda v: set_digest("0" * 64), DigestMismatchError),
     "no digest": (lambda v: set_digest(""), VersionNotFoundError),
 }
-
-
-def grow(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.truncate(download.MAX_FILE_BYTES + 1)  # sparse
 
 
 @pytest.mark.parametrize("tampering", TAMPERING)
@@ -165,12 +134,11 @@ def test_planted_pickle_is_never_downloaded(versions, tmp_path):
 def make_keys(folder: Path) -> tuple[Path, Path]:
     folder.mkdir()
     private, public = folder / "key.pem", folder / "key.pub.pem"
-    commands: tuple[list[str | Path], ...] = (
-        ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private],
-        ["ec", "-in", private, "-pubout", "-out", public],
-    )
-    for command in commands:
-        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    for command in (
+        f"ecparam -name prime256v1 -genkey -noout -out {private}",
+        f"ec -in {private} -pubout -out {public}",
+    ):
+        subprocess.run(["openssl", *command.split()], check=True, capture_output=True)
     return private, public
 
 
@@ -188,9 +156,6 @@ def test_signed_version_is_downloaded_with_the_trusted_key(signed, tmp_path, mon
     monkeypatch.setenv("TRUSTED_KEY", str(public))
     directory = download.download(ref, tmp_path / "models")
     assert verify(directory, ref.digest) == directory
-    monkeypatch.setenv("TRUSTED_KEY", str(make_keys(tmp_path / "foreign")[1]))
-    with pytest.raises(UntrustedModelError):
-        verify(directory, ref.digest)
 
 
 @pytest.mark.parametrize("case", ["foreign key", "no signature", "edited signature", "of another"])

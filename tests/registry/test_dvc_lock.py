@@ -23,25 +23,16 @@ def test_yaml_has_the_values_that_dvc_locks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "message"),
     [
-        ("promote:\n  max_errors: 0\ntrain: {}\npromote: {}\n", "promote in lines 1, 4"),
         ("train:\n  seed: 1\n  steps: 2\n  seed: 3\n", "seed in lines 2, 4"),
+        *((text, r"params\.yaml") for text in ("a: [", "- 1\n", "", "\0")),
     ],
-)  # fmt: skip
-def test_duplicate_key_is_refused_with_its_lines(tmp_path, text, named):
+)
+def test_key_given_twice_and_what_is_no_mapping_are_errors_with_a_hint(tmp_path, text, message):
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    with pytest.raises(InvalidParamsError, match=named):
-        read_yaml(path)
-
-
-@pytest.mark.parametrize("content", [b"a: [", b"- 1\n", b"", b"\xff\xfe\x00", None])
-def test_what_is_not_a_mapping_in_yaml_is_an_error_with_a_hint(tmp_path, content):
-    path = tmp_path / "params.yaml"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InvalidParamsError, match=r"params\.yaml") as raised:
+    with pytest.raises(InvalidParamsError, match=message) as raised:
         read_yaml(path)
     assert raised.value.hint
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,7 @@ from registry.exceptions import BrokenLineageError, VersionNotFoundError
 from registry.lineage import check_links
 from registry.record import record
 from tests.registry.project import make_project
-from tests.registry.test_promotion import Candidate, candidate_url  # noqa: F401
-
-
-def git(root: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
-    subprocess.run(["git", "-C", root, *identity, *arguments], check=True, capture_output=True)
+from tests.small_project import git
 
 
 @pytest.fixture
@@ -58,7 +52,7 @@ def test_every_link_of_a_committed_version_is_checked(committed):
 
 
 def test_uncommitted_experiment_and_missing_data_are_reported_as_unchecked(versions, tmp_path):
-    subprocess.run(["git", "init", "-q", tmp_path / "elsewhere"], check=True)
+    git(tmp_path, "init", "-q", "elsewhere")
     links = states(lineage(tmp_path / "elsewhere", "2"))
     assert not links["dvc.lock -> commit"]
     assert not links["dvc.lock -> data"]
@@ -72,13 +66,15 @@ def test_experiment_is_found_through_its_ref(committed):
     assert states(lineage(committed, "1"))["dvc.lock -> commit"]
 
 
-def test_lineage_starts_at_the_service(committed, candidate_url, monkeypatch):  # noqa: F811
+def test_lineage_starts_at_the_service_or_at_production(committed, serve_health):
     digest = open_client().get_model_version(MODEL_NAME, "1").tags[DIGEST_TAG]
-    monkeypatch.setattr(Candidate, "health", {"model_version": "1", "model_digest": digest})
-    assert states(lineage(committed, None, candidate_url))["answer -> version"]
-    monkeypatch.setattr(Candidate, "health", {"model_version": "1", "model_digest": "0" * 64})
+    url = serve_health(model_version="1", model_digest=digest)
+    assert states(lineage(committed, None, url))["answer -> version"]
+    serve_health(model_version="1", model_digest="0" * 64)
     with pytest.raises(BrokenLineageError, match="answer -> version"):
-        lineage(committed, None, candidate_url)
+        lineage(committed, None, url)
+    with pytest.raises(VersionNotFoundError, match="no version is Production"):
+        lineage(committed)
 
 
 def artifact(store: Path, name: str) -> Path:
@@ -108,24 +104,19 @@ def lose_run(root: Path, store: Path) -> None:
     client.delete_run(str(client.get_model_version(MODEL_NAME, "1").run_id))
 
 
-def lose_lock(root: Path, store: Path) -> None:
-    artifact(store, "dvc.lock").unlink()
-
-
-def lose_model(root: Path, store: Path) -> None:
-    shutil.rmtree(store / "mlartifacts" / "models")
-
-
 @pytest.mark.parametrize(
-    "break_link", [edit_report, edit_lock, edit_code, lose_run, lose_lock, lose_model]
+    "break_link",
+    [
+        edit_report,
+        edit_lock,
+        edit_code,
+        lose_run,
+        lambda _, store: artifact(store, "dvc.lock").unlink(),
+        lambda _, store: shutil.rmtree(store / "mlartifacts" / "models"),
+    ],
 )
 def test_broken_link_is_an_error(committed, store, break_link):
     break_link(committed, store)
     with pytest.raises(BrokenLineageError) as raised:
         lineage(committed, "1")
     assert raised.value.hint
-
-
-def test_without_a_version_or_production_there_is_nothing_to_trace(committed):
-    with pytest.raises(VersionNotFoundError, match="no version is Production"):
-        lineage(committed)

@@ -27,15 +27,10 @@ def test_equations_are_added_once_in_order(tmp_path):
     assert (tmp_path / "hard_cases.csv").read_text() == "equation\n1+1=\n7-9=\n"
 
 
-def test_rotated_file_comes_first(tmp_path):
+def test_rotated_file_comes_first_and_digits_are_those_of_the_params(tmp_path):
     write(tmp_path / "m.jsonl.1", "1+2=")
-    add(tmp_path, write(tmp_path / "m.jsonl", "3+4="))
-    assert (tmp_path / "hard_cases.csv").read_text() == "equation\n1+2=\n3+4=\n"
-
-
-def test_digits_are_those_of_the_params(tmp_path):
-    source = write(tmp_path / "m.jsonl", "123456789+1=")
-    assert add(tmp_path, source, Grammar(("+",), 999_999_999))[:2] == (1, 1)
+    add(tmp_path, write(tmp_path / "m.jsonl", "123456789+1="), Grammar(("+",), 999_999_999))
+    assert (tmp_path / "hard_cases.csv").read_text() == "equation\n1+2=\n123456789+1=\n"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +39,6 @@ def test_digits_are_those_of_the_params(tmp_path):
         ('{"equation": "1+', "not a JSON object"),
         ("[]", "not a JSON object"),
         ('{"equation": 5}', "not a JSON object"),
-        ("\x00\x00", "not a JSON object"),
         ('{"equation": "1000+1="}', "has more than 3 digits"),
         ('{"equation": "2*3="}', "'*'"),
     ],
@@ -52,20 +46,16 @@ def test_digits_are_those_of_the_params(tmp_path):
 def test_unusable_lines_are_reported_and_the_others_added(tmp_path, line, reason):
     source = write(tmp_path / "m.jsonl", "1+2=")
     source.write_text(f"{line}\n{source.read_text()}", encoding="utf-8")
-    added, _, skipped = add(tmp_path, source)
+    added, _, (skipped,) = add(tmp_path, source)
     assert added == 1
-    assert len(skipped) == 1
-    assert skipped[0].startswith(f"{source}:1: ")
-    assert reason in skipped[0]
+    assert skipped.startswith(f"{source}:1: ")
+    assert reason in skipped
 
 
-def test_missing_file_has_a_hint(tmp_path):
+def test_missing_file_has_a_hint_and_a_csv_with_other_columns_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="cannot read") as error:
         add(tmp_path, tmp_path / "absent.jsonl")
     assert "FROM=" in error.value.hint
-
-
-def test_csv_with_other_columns_is_left_alone(tmp_path):
     (tmp_path / "hard_cases.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match="columns"):
         add(tmp_path, write(tmp_path / "m.jsonl", "1+2="))

@@ -32,18 +32,15 @@ def test_help_lists_every_target_in_one_column():
     assert max(len(line) for line in lines) <= 110
 
 
-@pytest.mark.parametrize("command", ["make help | head -1", "make | tail -n +3 | head -1"])
-def test_help_survives_a_closed_pipe(command):
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
+def test_help_survives_a_closed_pipe():
+    command = ["bash", "-c", "make help | head -1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize("target", ["promote", "experiment", "hard-cases"])
-def test_a_missing_value_is_named(target, tmp_path):
-    # Only the recipe: `setup` is done already, or another test's business.
-    done = make(target, "-o", "setup")
+def test_a_missing_value_is_named(target):
+    done = make(target, "-o", "setup")  # only the recipe
     assert done.returncode
     assert re.match(r"error: no [A-Z]+\nhint: make [a-z-]+ [A-Z]+=", done.stderr)
 

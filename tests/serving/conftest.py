@@ -1,6 +1,6 @@
 """Provide model directories and the application over them."""
 
-import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,12 +17,17 @@ from tests.serving.model_directories import make_model
 StartService = Callable[..., TestClient]
 
 
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until the condition holds; fail if it takes longer."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove a user's settings, and keep downloads out of the user's cache."""
-    for name in list(os.environ):
-        if name.lower() in Settings.model_fields or name.startswith(("MLFLOW_", "TRUSTED_KEY")):
-            monkeypatch.delenv(name)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give each test a cache of its own; the user's settings are removed already."""
     monkeypatch.setenv("MODEL_CACHE", str(tmp_path / "cache"))
 
 

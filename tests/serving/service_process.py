@@ -1,5 +1,6 @@
 """Run the real service process, and speak HTTP/1.1 with it over raw sockets."""
 
+import http.client
 import json
 import os
 import signal
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAD_END = b"\r\n\r\n"
 
 
 @dataclass
@@ -56,23 +56,11 @@ def question(equation: str, *headers: str) -> bytes:
 
 
 def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of the next response; ConnectionError if it was cut."""
-    received = b""
-    while HEAD_END not in received:
-        received += _receive(connection)
-    head, _, body = received.partition(HEAD_END)
-    first, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
-    while len(body) < int(headers["content-length"]):
-        body += _receive(connection)
-    return int(first.split()[1]), headers, body
-
-
-def _receive(connection: socket.socket) -> bytes:
-    data = connection.recv(65536)
-    if not data:
-        raise ConnectionError("the connection was cut within a response")
-    return data
+    """Return status, headers and body of the next response; raise if it was cut."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    body = response.read()
+    return response.status, {k.lower(): v for k, v in response.getheaders()}, body
 
 
 def free_port() -> int:
@@ -91,31 +79,24 @@ def run_service(log: Path, ready: bool = True, **settings: object) -> Iterator[S
     """
     port = free_port()
     changes = {"PORT": port, "OMP_NUM_THREADS": 1, **settings}
-    environment = dict(os.environ)
-    for name, value in changes.items():
-        environment.pop(name, None)
-        if value is not None:
-            environment[name] = str(value)
+    kept = {name: value for name, value in os.environ.items() if name not in changes}
+    given = {name: str(value) for name, value in changes.items() if value is not None}
+    command = [sys.executable, "-m", "serving"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving"],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            command, cwd=ROOT, env=kept | given, stdout=output, stderr=output
         )
     service = Service(process, port, log)
     try:
         _wait(service, ready)
         yield service
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _wait(service: Service, ready: bool) -> None:

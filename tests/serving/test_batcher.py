@@ -12,9 +12,20 @@ from serving.batcher import Batcher, Limits
 from serving.error_handlers import DeadlineExceededError, ModelFailedError, OverloadedError
 from serving.metrics import Metrics
 
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
 
 def answer(equation: Equation) -> Answer:
     return Answer(str(equation), True, True, "")
+
+
+def many(count: int, operation: str, b: int) -> list[Equation]:
+    return [Equation(n, operation, b) for n in range(count)]
 
 
 class Model:
@@ -42,190 +53,141 @@ def make_batcher(model, heavy: Sequence[str] = (), on_batch=lambda *_: None, **l
     return batcher
 
 
-def test_a_batch_holds_one_format_and_plus_and_minus_share_theirs():
+async def test_a_batch_holds_one_format_and_plus_and_minus_share_theirs():
     model = Model()
-
-    async def ask() -> None:
-        batcher = make_batcher(model)
-        await asyncio.gather(*(batcher.submit(Equation(n, "+-*/"[n % 4], 1)) for n in range(40)))
-
-    asyncio.run(ask())
+    batcher = make_batcher(model)
+    await asyncio.gather(*(batcher.submit(Equation(n, "+-*/"[n % 4], 1)) for n in range(40)))
     operations = sorted("".join(sorted({e.operation for e in call})) for call in model.calls)
     assert operations == ["*", "+-", "/"]
 
 
-def test_a_light_format_does_not_wait_for_a_heavy_call():
+async def test_a_light_format_does_not_wait_for_a_heavy_call():
     model = Model(slow="/")
-
-    async def ask() -> None:
-        batcher = make_batcher(model, heavy=["divide"])
-        division = batcher.submit(Equation(7, "/", 2))
-        for n in range(5):
-            assert (await batcher.submit(Equation(n, "+", 0))).text == f"{n}+0="
-        assert not division.done()
-        model.gate.set()
-        assert (await division).text == "7/2="
-
-    asyncio.run(ask())
-
-
-def test_heavy_formats_take_turns():
-    model = Model(slow="/*")
+    batcher = make_batcher(model, heavy=["divide"])
+    division = batcher.submit(Equation(7, "/", 2))
+    for equation in many(5, "+", 0):
+        assert await batcher.submit(equation) == answer(equation)
+    assert not division.done()
     model.gate.set()
+    assert (await division).text == "7/2="
 
-    async def ask() -> None:
-        batcher = make_batcher(model, heavy=["divide", "multiply"], max_batch_size=4)
-        futures = [batcher.submit(Equation(n, "/", 1)) for n in range(40)]
-        futures += [batcher.submit(Equation(n, "*", 1)) for n in range(4)]
-        await asyncio.gather(*futures)
 
-    asyncio.run(ask())
+async def test_heavy_formats_take_turns():
+    model = Model()
+    batcher = make_batcher(model, heavy=["divide", "multiply"], max_batch_size=4)
+    await asyncio.gather(*map(batcher.submit, many(40, "/", 1) + many(4, "*", 1)))
     assert "*" in [call[0].operation for call in model.calls[:3]]
 
 
-def test_singles_go_before_bulk_and_bulk_keeps_a_quarter():
+async def test_singles_go_before_bulk_and_bulk_keeps_a_quarter():
     model = Model()
-
-    async def ask() -> None:
-        batcher = make_batcher(model, max_batch_size=8)
-        bulk = batcher.submit_many([Equation(n, "+", 1) for n in range(100)])
-        singles = [batcher.submit(Equation(n, "+", 2)) for n in range(12)]
-        await asyncio.gather(*singles)
-        assert not all(future.done() for future in bulk)
-        await asyncio.gather(*bulk)
-
-    asyncio.run(ask())
+    batcher = make_batcher(model, max_batch_size=8)
+    bulk = batcher.submit_many(many(100, "+", 1))
+    await asyncio.gather(*map(batcher.submit, many(12, "+", 2)))
+    assert not all(future.done() for future in bulk)
+    await asyncio.gather(*bulk)
     first = [equation.operand_2 for equation in model.calls[0]]
     assert (first.count(2), first.count(1)) == (6, 2)
     assert all(len(call) == 8 for call in model.calls)
 
 
-def test_past_its_limit_a_queue_rejects_at_once_and_the_others_do_not():
+async def test_past_its_limit_a_queue_rejects_at_once_and_the_others_do_not():
     model = Model(slow="/")
-
-    async def ask() -> None:
-        batcher = make_batcher(model, heavy=["divide"], queue_limit=10, max_batch_size=1)
-        first = batcher.submit(Equation(0, "/", 1))
-        await model.called()  # and ten may wait
-        waiting = [batcher.submit(Equation(n, "/", 1)) for n in range(9)]
-        with pytest.raises(OverloadedError):
-            batcher.submit_many([Equation(1, "+", 1), Equation(1, "/", 1), Equation(99, "/", 1)])
-        waiting.append(batcher.submit(Equation(9, "/", 1)))
-        with pytest.raises(OverloadedError):
-            batcher.submit(Equation(1, "/", 1))
-        assert batcher.is_overloaded
-        assert (await batcher.submit(Equation(1, "+", 1))).text == "1+1="
-        model.gate.set()
-        await asyncio.gather(first, *waiting)
-        assert not batcher.is_overloaded
-
-    asyncio.run(ask())
-    assert Equation(99, "/", 1) not in [equation for call in model.calls for equation in call]
+    batcher = make_batcher(model, heavy=["divide"], queue_limit=10, max_batch_size=1)
+    first = batcher.submit(Equation(0, "/", 1))
+    await model.called()  # and ten may wait
+    waiting = [batcher.submit(equation) for equation in many(9, "/", 1)]
+    with pytest.raises(OverloadedError):
+        batcher.submit_many([Equation(1, "+", 1), Equation(1, "/", 1), Equation(99, "/", 1)])
+    waiting.append(batcher.submit(Equation(9, "/", 1)))
+    with pytest.raises(OverloadedError):
+        batcher.submit(Equation(1, "/", 1))
+    assert batcher.is_overloaded
+    assert (await batcher.submit(Equation(1, "+", 1))).text == "1+1="
+    model.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert not batcher.is_overloaded
+    assert not any(Equation(99, "/", 1) in call for call in model.calls)
 
 
-def test_cancelled_batches_do_not_hold_up_those_behind_them():
+async def test_cancelled_batches_do_not_hold_up_those_behind_them():
     model = Model(slow="/")
-
-    async def ask() -> None:
-        batcher = make_batcher(model, heavy=["divide"], max_batch_size=2)
-        first = batcher.submit(Equation(1, "/", 1))
-        await model.called()
-        cancelled = [batcher.submit(Equation(n, "/", 2)) for n in range(2, 6)]
-        last = batcher.submit(Equation(9, "/", 9))
-        for future in cancelled:
-            future.cancel()
-        model.gate.set()
-        assert (await first).text == "1/1="
-        assert (await asyncio.wait_for(last, 5)).text == "9/9="
-
-    asyncio.run(ask())
+    batcher = make_batcher(model, heavy=["divide"], max_batch_size=2)
+    first = batcher.submit(Equation(1, "/", 1))
+    await model.called()
+    cancelled = [batcher.submit(equation) for equation in many(4, "/", 2)]
+    last = batcher.submit(Equation(9, "/", 9))
+    for future in cancelled:
+        future.cancel()
+    model.gate.set()
+    assert (await first).text == "1/1="
+    assert (await asyncio.wait_for(last, 5)).text == "9/9="
 
 
-def test_equations_that_could_not_be_answered_in_time_are_rejected_at_once():
+async def test_equations_that_could_not_be_answered_in_time_are_rejected_at_once():
     model = Model(slow="/")
-
-    async def ask() -> None:
-        batcher = make_batcher(model, heavy=["divide"], max_batch_size=2, deadline_seconds=1.0)
-        batcher._get_queue("divide").update_seconds(3.0, 4)  # 0.19 s each, as a moving average
-        in_thread = batcher.submit(Equation(1, "/", 1))
-        await model.called()
-        waiting = [batcher.submit(Equation(n, "/", 2)) for n in range(2, 5)]
-        with pytest.raises(OverloadedError):
-            batcher.submit(Equation(9, "/", 9))
-        assert (await batcher.submit(Equation(9, "+", 9))).text == "9+9="
-        model.gate.set()
-        await asyncio.gather(in_thread, *waiting)
-
-    asyncio.run(ask())
+    batcher = make_batcher(model, heavy=["divide"], max_batch_size=2, deadline_seconds=1.0)
+    batcher._get_queue("divide").update_seconds(3.0, 4)  # 0.19 s each, as a moving average
+    in_thread = batcher.submit(Equation(1, "/", 1))
+    await model.called()
+    waiting = [batcher.submit(equation) for equation in many(3, "/", 2)]
+    with pytest.raises(OverloadedError):
+        batcher.submit(Equation(9, "/", 9))
+    assert (await batcher.submit(Equation(9, "+", 9))).text == "9+9="
+    model.gate.set()
+    await asyncio.gather(in_thread, *waiting)
 
 
-def test_past_the_deadline_a_request_fails_and_is_not_computed():
+async def test_past_the_deadline_a_request_fails_and_is_not_computed():
     model = Model(slow="/")
-
-    async def ask() -> None:
-        batcher = make_batcher(model, heavy=["divide"], deadline_seconds=0.5, max_batch_size=1)
-        running = batcher.submit(Equation(0, "/", 1))
-        await model.called()
-        waiting = batcher.submit(Equation(1, "/", 1))
-        for future in (running, waiting):
-            with pytest.raises(DeadlineExceededError):
-                await future
-        model.gate.set()
-        await asyncio.sleep(0.2)
-        assert (await batcher.submit(Equation(2, "/", 1))).text == "2/1="
-
-    asyncio.run(ask())
+    batcher = make_batcher(model, heavy=["divide"], deadline_seconds=0.5, max_batch_size=1)
+    running = batcher.submit(Equation(0, "/", 1))
+    await model.called()
+    waiting = batcher.submit(Equation(1, "/", 1))
+    for future in (running, waiting):
+        with pytest.raises(DeadlineExceededError):
+            await future
+    model.gate.set()
+    await asyncio.sleep(0.2)
+    assert (await batcher.submit(Equation(2, "/", 1))).text == "2/1="
     assert [str(call[0]) for call in model.calls] == ["0/1=", "2/1="]
 
 
 @pytest.mark.parametrize("heavy", [(), ("add_subtract",)])
-def test_of_a_failing_batch_only_the_failing_items_fail(heavy):
-    seen = []
+async def test_of_a_failing_batch_only_the_failing_items_fail(heavy):
+    def model(equations: Sequence[Equation]) -> list[Answer]:
+        if any(equation.operand_1 % 10 == 3 for equation in equations):
+            raise RuntimeError("three")
+        return [answer(equation) for equation in equations]
 
-    class Raises(Model):
-        def __call__(self, equations: Sequence[Equation]) -> list[Answer]:
-            if any(equation.operand_1 % 10 == 3 for equation in equations):
-                raise RuntimeError("three")
-            return super().__call__(equations)
-
-    async def ask() -> list[Answer | BaseException]:
-        batcher = make_batcher(Raises(), heavy, lambda *batch: seen.append(batch))
-        futures = [batcher.submit(Equation(n, "+", 0)) for n in range(64)]
-        results = await asyncio.gather(*futures, return_exceptions=True)
-        await asyncio.sleep(0)
-        return results
-
-    results = asyncio.run(ask())
+    seen: list[tuple] = []
+    batcher = make_batcher(model, heavy, lambda *batch: seen.append(batch))
+    futures = [batcher.submit(equation) for equation in many(64, "+", 0)]
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    await asyncio.sleep(0)
     failed = [n for n, result in enumerate(results) if isinstance(result, ModelFailedError)]
     assert failed == [3, 13, 23, 33, 43, 53, 63]
     assert sum(isinstance(result, Answer) for result in results) == 57
     ((equations, outcomes),) = seen
-    raised = [
-        e.operand_1 for e, o in zip(equations, outcomes, strict=True) if type(o) is not Answer
-    ]
-    assert raised == failed
+    pairs = zip(equations, outcomes, strict=True)
+    assert [e.operand_1 for e, outcome in pairs if type(outcome) is not Answer] == failed
 
 
-def test_a_model_that_answers_too_few_fails_instead_of_mixing_answers_up():
-    async def ask() -> list[Answer]:
-        batcher = make_batcher(lambda equations: [answer(equations[0])])
-        return await asyncio.gather(*(batcher.submit(Equation(n, "+", 0)) for n in range(3)))
-
-    assert [result.text for result in asyncio.run(ask())] == ["0+0=", "1+0=", "2+0="]
+async def test_a_model_that_answers_too_few_fails_instead_of_mixing_answers_up():
+    batcher = make_batcher(lambda equations: [answer(equations[0])])
+    results = await asyncio.gather(*map(batcher.submit, many(3, "+", 0)))
+    assert [result.text for result in results] == ["0+0=", "1+0=", "2+0="]
 
 
-def test_a_bug_in_the_callback_harms_no_request():
+async def test_a_bug_in_the_callback_harms_no_request():
     def on_batch(*_):
         raise RuntimeError("a bug in checking")
 
-    async def ask() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        batcher = make_batcher(Model(), on_batch=on_batch)
-        for n in range(3):
-            assert (await batcher.submit(Equation(n, "+", 9))).text == f"{n}+9="
-            await asyncio.sleep(0)
-
-    asyncio.run(ask())
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    batcher = make_batcher(Model(), on_batch=on_batch)
+    for equation in many(3, "+", 9):
+        assert await batcher.submit(equation) == answer(equation)
+        await asyncio.sleep(0)
 
 
 def test_warm_up_finds_the_formats_that_are_heavier_than_others():

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +9,19 @@ import pytest
 
 from arithmetic.grammar import Equation, Grammar
 from serving.loaded_model import self_test_equations
-from tests.serving.conftest import StartService
+from tests.serving.conftest import StartService, wait_until
 from tests.serving.folder_registry import FolderRegistry
 from tests.serving.model_directories import make_model, wrong_where
 
 URI = "models:/arithmetic-lm@Production"
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def health(client) -> dict:
+    return client.get("/health").json()
 
 
 def version(client) -> str | None:
-    return client.get("/health").json()["model_version"]
-
-
-def wait_for_version(client, number: str) -> None:
-    wait_until(lambda: version(client) == number)
+    return health(client)["model_version"]
 
 
 def predict(client, equation="1+1=") -> dict:
@@ -72,21 +64,18 @@ def state(tmp_path: Path) -> dict:
     return json.loads(file.read_text())
 
 
-def test_a_moved_alias_is_followed_without_a_failed_request(follow, models):
+def test_a_moved_alias_is_followed_without_a_failed_request(follow, models, tmp_path):
     registry = FolderRegistry(*models)
     client = follow(registry)
     assert predict(client)["model_version"] == "1"
-    assert client.get("/health").json()["source"] == "registry"
-    seen = set()
+    assert health(client)["source"] == "registry"
     for number in ("2", "3", "1"):
         registry.production = number
-        deadline = time.monotonic() + 3
-        while predict(client)["model_version"] != number:
-            assert time.monotonic() < deadline
-        seen.add(number)
-    assert seen == {"1", "2", "3"}
+        wait_until(lambda: predict(client)["model_version"] == registry.production, 3)
     info = [line for line in client.get("/metrics").text.splitlines() if "model_info{" in line]
     assert sorted(line[-3:] for line in info) == ["0.0", "0.0", "1.0"]
+    wait_until(lambda: len(list((tmp_path / "cache").glob("*/arithmetic-lm-*"))) == 2)
+    assert [entry["version"] for entry in state(tmp_path)["known_good"]] == ["3", "1"]
 
 
 def test_a_numbered_version_is_looked_up_once(start_service, models):
@@ -95,42 +84,46 @@ def test_a_numbered_version_is_looked_up_once(start_service, models):
     assert version(client) == "2"
     registry.is_up = False
     time.sleep(0.2)
-    assert client.get("/health").json()["registry"].startswith("reachable")
+    assert health(client)["registry"].startswith("reachable")
 
 
-def test_an_unreachable_registry_leaves_the_model_in_service(follow, models):
+@pytest.mark.parametrize(
+    ("attribute", "value", "reason"),
+    [
+        ("is_up", False, "no answer from the registry"),
+        ("production", None, "no version has the alias"),
+        ("resolve", None, "polling failed"),
+    ],
+    ids=["unreachable", "alias deleted", "a bug"],
+)
+def test_a_failing_registry_leaves_the_model_in_service(
+    follow, models, monkeypatch, attribute, value, reason
+):
     registry = FolderRegistry(*models)
     client = follow(registry)
-    registry.is_up = False
-    wait_until(lambda: client.get("/health").json()["registry"].startswith("unreachable"))
-    assert client.get("/health").json()["reason"] == "no answer from the registry"
-    assert predict(client)["model_version"] == "1"
-    assert "arithmetic_registry_up 0.0" in client.get("/metrics").text
-    registry.is_up, registry.production = True, "2"
-    wait_until(lambda: version(client) == "2")
-    assert client.get("/health").json()["reason"] is None
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, attribute, value)
+        wait_until(lambda: reason in str(health(client)["reason"]))
+        assert predict(client)["model_version"] == "1"
+        if attribute == "is_up":
+            assert health(client)["registry"].startswith("unreachable")
+            assert "arithmetic_registry_up 0.0" in client.get("/metrics").text
+    registry.production = "2"
+    wait_until(lambda: version(client) == "2" and health(client)["reason"] is None)
 
 
-def test_an_alias_that_was_deleted_leaves_the_model_in_service(follow, models):
-    registry = FolderRegistry(*models)
-    client = follow(registry)
-    registry.production = None
-    wait_until(lambda: client.get("/health").json()["reason"])
-    assert predict(client)["model_version"] == "1"
-
-
-def test_it_starts_from_the_last_known_good_version(follow, models, tmp_path):
+def test_it_starts_from_the_last_known_good_version(follow, models):
     registry = FolderRegistry(*models)
     registry.production = "2"
     assert version(follow(registry)) == "2"
     registry.is_up = False
     client = follow(registry)
-    health = client.get("/health").json()
-    assert (health["model_version"], health["source"]) == ("2", "last_known_good")
-    assert health["registry"].startswith("unreachable")
+    report = health(client)
+    assert (report["model_version"], report["source"]) == ("2", "last_known_good")
+    assert report["registry"].startswith("unreachable")
     assert predict(client)["model_version"] == "2"
     registry.is_up = True
-    wait_until(lambda: client.get("/health").json()["source"] == "registry")
+    wait_until(lambda: health(client)["source"] == "registry")
     assert registry.downloads == ["2"]
 
 
@@ -161,7 +154,7 @@ def test_a_registry_without_a_version_starts_nothing_from_disk(follow, models):
     follow(registry)
     registry.production = None
     client = follow(registry)
-    assert client.get("/health").json()["model_loaded"] is False
+    assert health(client)["model_loaded"] is False
 
 
 def test_a_damaged_version_is_not_served_and_is_retried_with_back_off(follow, models, tmp_path):
@@ -171,8 +164,8 @@ def test_a_damaged_version_is_not_served_and_is_retried_with_back_off(follow, mo
     (damaged / "config.json").write_bytes(config + b" ")
     client = follow(registry)
     registry.production = "2"
-    wait_until(lambda: client.get("/health").json()["rejected"])
-    assert "digest" in client.get("/health").json()["rejected"]["2"]
+    wait_until(lambda: health(client)["rejected"])
+    assert "digest" in health(client)["rejected"]["2"]
     assert predict(client)["model_version"] == "1"
     time.sleep(0.6)
     attempts = registry.downloads.count("2")
@@ -181,7 +174,7 @@ def test_a_damaged_version_is_not_served_and_is_retried_with_back_off(follow, mo
     assert failures in client.get("/metrics").text
     (damaged / "config.json").write_bytes(config)  # repaired: the next attempt serves it
     wait_until(lambda: version(client) == "2")
-    assert client.get("/health").json()["rejected"] == {}
+    assert health(client)["rejected"] == {}
 
 
 @pytest.mark.parametrize("kind", ["all wrong", "raises"])
@@ -193,8 +186,8 @@ def test_a_version_that_fails_the_self_test_is_not_served(follow, models, tmp_pa
     registry = FolderRegistry(models[0], bad)
     client = follow(registry)
     registry.production = "2"
-    wait_until(lambda: client.get("/health").json()["rejected"])
-    assert "self-test failed" in client.get("/health").json()["rejected"]["2"]
+    wait_until(lambda: health(client)["rejected"])
+    assert "self-test failed" in health(client)["rejected"]["2"]
     assert predict(client)["model_version"] == "1"
 
 
@@ -213,17 +206,17 @@ def test_a_version_that_is_wrong_too_often_is_rejected_and_the_previous_one_serv
     wait_until(lambda: version(client) == "2")
     ask_many(client, 25)
     wait_until(lambda: version(client) == "1")
-    health = client.get("/health").json()
-    assert health["source"] == "last_known_good"
-    assert "distinct questions wrongly" in health["rejected"]["2"]
-    assert health["reason"] == health["rejected"]["2"]
+    report = health(client)
+    assert report["source"] == "last_known_good"
+    assert "distinct questions wrongly" in report["rejected"]["2"]
+    assert report["reason"] == report["rejected"]["2"]
     assert 'arithmetic_model_rejected_total{version="2"} 1.0' in client.get("/metrics").text
     time.sleep(0.2)
     assert version(client) == "1"
     assert version(follow(registry, max_error_rate=0.1)) == "1"  # also after a restart
     registry.production = "3"
     wait_until(lambda: version(client) == "3")
-    assert client.get("/health").json()["rejected"] == {}
+    assert health(client)["rejected"] == {}
     assert state(tmp_path)["rejected"] == {}
 
 
@@ -238,7 +231,7 @@ def test_one_wrong_answer_repeated_rejects_nothing(follow, often_wrong):
     client = follow(FolderRegistry(often_wrong), max_error_rate=0.1)
     for _ in range(3):
         client.post("/predict/batch", json={"equations": ["22+34="] * 1000})
-    wait_until(lambda: client.get("/health").json()["accuracy"]["wrong"] == 3000)
+    wait_until(lambda: health(client)["accuracy"]["wrong"] == 3000)
     assert version(client) == "1"
 
 
@@ -246,18 +239,8 @@ def test_a_version_named_by_its_number_stays(start_service, often_wrong):
     registry = FolderRegistry(often_wrong)
     client = start_service(registry, model_uri="models:/arithmetic-lm/1", max_error_rate=0.1)
     ask_many(client, 25)
-    wait_until(lambda: client.get("/health").json()["reason"])
+    wait_until(lambda: health(client)["reason"])
     assert version(client) == "1"
-
-
-def test_only_known_good_versions_stay_on_disk(follow, models, tmp_path):
-    registry = FolderRegistry(*models)
-    client = follow(registry)
-    for number in ("2", "3"):
-        registry.production = number
-        wait_for_version(client, number)
-    wait_until(lambda: len(list((tmp_path / "cache").glob("*/arithmetic-lm-*"))) == 2)
-    assert [entry["version"] for entry in state(tmp_path)["known_good"]] == ["2", "3"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"known_good": 5}', b"\xff"])
@@ -267,14 +250,3 @@ def test_a_damaged_state_file_does_not_keep_it_from_starting(follow, models, tmp
     (file,) = (tmp_path / "cache").glob("*/state.json")
     file.write_bytes(content)
     assert version(follow(registry)) == "1"
-
-
-def test_a_bug_while_polling_does_not_end_it(follow, models, monkeypatch):
-    registry = FolderRegistry(*models)
-    client = follow(registry)
-    resolve = registry.resolve
-    monkeypatch.setattr(registry, "resolve", None)
-    wait_until(lambda: "polling failed" in str(client.get("/health").json()["reason"]))
-    monkeypatch.setattr(registry, "resolve", resolve)
-    registry.production = "2"
-    wait_until(lambda: version(client) == "2")

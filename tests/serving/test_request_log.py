@@ -45,21 +45,16 @@ def test_keys_open_the_service_and_probes_need_none(start_service):
     assert 'outcome="unauthorized",route="other"} 10.0' in rejected
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/invocations", "/livez"])
-def test_a_large_body_is_413_in_json(start_service, path):
+def test_a_body_of_the_largest_size_is_read_and_a_larger_one_is_413_in_json(start_service):
     client = start_service(max_body_bytes=1024)
     headers = {"Content-Type": "application/json"}
-    response = client.post(path, content=b" " * 1025, headers=headers)
-    assert (response.status_code, list(response.json())) == (413, ["detail"])
-    response = client.post(path, content=iter([b" " * 600] * 2), headers=headers)  # chunked
-    assert response.status_code == (405 if path == "/livez" else 413)
-
-
-def test_a_body_of_the_largest_size_is_read(start_service):
-    client = start_service(max_body_bytes=1024)
+    for path in ("/predict", "/predict/batch", "/invocations", "/livez"):
+        response = client.post(path, content=b" " * 1025, headers=headers)
+        assert (response.status_code, list(response.json())) == (413, ["detail"])
+        response = client.post(path, content=iter([b" " * 600] * 2), headers=headers)  # chunked
+        assert response.status_code == (405 if path == "/livez" else 413)
     body = json.dumps(QUESTION).encode().ljust(1024)
     for content in (body, iter([body[:500], body[500:]])):
-        headers = {"Content-Type": "application/json"}
         assert client.post("/predict", content=content, headers=headers).status_code == 200
 
 
@@ -79,10 +74,15 @@ def test_requests_are_counted_by_declared_route_and_outcome(client):
     assert "whatever" not in text
 
 
-def test_sampled_requests_have_a_log_record(start_service, caplog):
+def test_sampled_requests_and_all_server_errors_have_a_log_record(start_service, tmp_path, caplog):
     caplog.set_level(logging.INFO, "serving.requests")
     start_service(log_sample=0).post("/predict", json=QUESTION)
     assert not [r for r in caplog.records if r.name == "serving.requests"]
+    client = start_service(model_uri=str(tmp_path / "missing"), log_sample=0)
+    client.post("/predict", json=QUESTION)
+    (record,) = (r for r in caplog.records if r.name == "serving.requests")
+    assert (record.status, record.outcome) == (503, "unavailable")
+    caplog.clear()
     client = start_service(log_sample=1)
     client.post("/predict", json=QUESTION, headers={"X-Request-ID": "id-1"})
     client.head("/livez")
@@ -90,14 +90,6 @@ def test_sampled_requests_have_a_log_record(start_service, caplog):
     assert (first.route, first.status, first.outcome) == ("/predict", 200, "answered")
     assert (first.request_id, first.model_version) == ("id-1", "local")
     assert (second.method, second.route) == ("HEAD", "/livez")
-
-
-def test_server_errors_are_always_logged(start_service, tmp_path, caplog):
-    caplog.set_level(logging.INFO, "serving.requests")
-    client = start_service(model_uri=str(tmp_path / "missing"), log_sample=0)
-    client.post("/predict", json=QUESTION)
-    (record,) = (r for r in caplog.records if r.name == "serving.requests")
-    assert (record.status, record.outcome) == (503, "unavailable")
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.serving.service_process import HEAD_END, question, read_response, run_service
+from tests.serving.service_process import question, read_response, run_service
 
 CONNECTIONS = 64
 
@@ -29,7 +29,7 @@ async def ask_until_closed(port: int, number: int, pause: float, count: Count) -
     while True:
         try:
             writer.write(question(f"{number % 50}+{number % 50}="))
-            head = await reader.readuntil(HEAD_END)
+            head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
             body = json.loads(await reader.readexactly(length))
         except (OSError, asyncio.IncompleteReadError):
@@ -69,8 +69,10 @@ def test_saturated_connections_are_answered_and_closed_in_order(tmp_path, exact_
     assert count.answered > CONNECTIONS
 
 
-def test_a_request_in_arrival_is_answered_and_silent_connections_are_closed(tmp_path, exact_model):
-    with run_service(tmp_path / "log", MODEL_URI=exact_model) as service:
+def test_while_draining_it_is_not_ready_and_still_answers(tmp_path, exact_model):
+    """It answers new requests and one in arrival, and closes silent connections."""
+    settings = {"MODEL_URI": exact_model, "DRAIN_SECONDS": 1.5}
+    with run_service(tmp_path / "log", **settings) as service:
         raw = question("20+22=")
         with service.connect() as idle, service.connect() as used, service.connect() as slow:
             used.sendall(raw)
@@ -79,6 +81,11 @@ def test_a_request_in_arrival_is_answered_and_silent_connections_are_closed(tmp_
             time.sleep(0.2)
             service.terminate()
             started = time.monotonic()
+            time.sleep(0.3)
+            status, headers, body = service.get("/readyz")
+            assert (status, headers["connection"]) == (503, "close")
+            assert json.loads(body)["reason"] == "shutting down"
+            assert service.ask(question("1+1="))[0] == service.get("/livez")[0] == 200
             assert idle.recv(1) == used.recv(1) == b""
             assert 0.8 < time.monotonic() - started < 4
             time.sleep(0.5)
@@ -86,19 +93,6 @@ def test_a_request_in_arrival_is_answered_and_silent_connections_are_closed(tmp_
             status, headers, body = read_response(slow)
             assert (status, headers["connection"]) == (200, "close")
             assert json.loads(body)["predicted_answer"] == "42"
-        assert service.process.wait(10) == 0
-
-
-def test_it_is_not_ready_while_draining_and_still_accepts(tmp_path, exact_model):
-    settings = {"MODEL_URI": exact_model, "DRAIN_SECONDS": 1.5}
-    with run_service(tmp_path / "log", **settings) as service:
-        service.terminate()
-        time.sleep(0.3)
-        status, headers, body = service.get("/readyz")
-        assert (status, headers["connection"]) == (503, "close")
-        assert json.loads(body)["reason"] == "shutting down"
-        assert service.ask(question("1+1="))[0] == 200
-        assert service.get("/livez")[0] == 200
         assert service.process.wait(10) == 0
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -20,34 +21,21 @@ BLOCKED_PROXY = dict.fromkeys(
 )
 
 
-def start_badly(**settings: object) -> tuple[int, str]:
-    environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
-    done = subprocess.run(
-        [sys.executable, "-m", "serving"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    return done.returncode, done.stderr
-
-
-def test_a_bad_setting_is_an_error_and_a_hint():
-    status, text = start_badly(PORT="x")
-    assert status == 1
-    assert text.startswith("error: PORT is 'x'\nhint: ")
-
-
-def test_a_busy_port_is_an_error_and_a_hint(exact_model):
-    import socket
-
+def test_a_bad_setting_and_a_busy_port_are_errors_with_a_hint(exact_model, monkeypatch):
+    monkeypatch.setenv("MODEL_URI", str(exact_model))
     with socket.create_server(("127.0.0.1", 0)) as busy:
-        status, text = start_badly(PORT=busy.getsockname()[1], MODEL_URI=exact_model)
-    assert status == 1
-    assert "error: cannot listen on 127.0.0.1:" in text
-    assert "Traceback" not in text
+        port = busy.getsockname()[1]
+        for value, error in (
+            ("x", "PORT is 'x'"),
+            (str(port), f"cannot listen on 127.0.0.1:{port}"),
+        ):
+            monkeypatch.setenv("PORT", value)
+            command = [sys.executable, "-m", "serving"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 1
+            assert f"error: {error}" in done.stderr
+            assert "\nhint: " in done.stderr
+            assert "Traceback" not in done.stderr
 
 
 def test_nothing_is_written_outside_the_cache_and_no_name_is_looked_up(tmp_path, exact_model):
@@ -78,24 +66,17 @@ def test_nothing_is_written_outside_the_cache_and_no_name_is_looked_up(tmp_path,
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
-def test_a_path_prefix_is_kept_in_documentation_and_redirects(tmp_path, exact_model):
+def test_a_path_prefix_is_kept_and_logs_are_json(tmp_path, exact_model):
     """The proxy strips the prefix, so the service sees paths without it."""
-    with run_service(tmp_path / "log", MODEL_URI=exact_model, ROOT_PATH="/api") as service:
-        assert service.ask(question("1+1="))[0] == 200
+    settings = {"MODEL_URI": exact_model, "ROOT_PATH": "/api", "LOG_FORMAT": "json"}
+    with run_service(tmp_path / "log", LOG_SAMPLE=1, **settings) as service:
+        assert service.ask(question("1+1=", "X-Request-ID: r-1"))[0] == 200
         page = service.get("/docs")[2].decode()
         assert 'src="/api/static-offline-docs/' in page
         assert "'/api/openapi.json'" in page
         location = service.get("/livez/")[1]["location"]
         assert location == "http://x/api/livez"
         assert service.get("/")[1]["location"] == "/api/docs"
-
-
-def test_logs_are_json_with_a_bug_inside(tmp_path, exact_model):
-    settings = {"MODEL_URI": exact_model, "LOG_FORMAT": "json", "LOG_SAMPLE": 1}
-    with run_service(tmp_path / "log", **settings) as service:
-        service.ask(question("1+1=", "X-Request-ID: r-1"))
-        service.terminate()
-        service.process.wait(10)
     records = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert all({"time", "level", "logger", "message"} <= record.keys() for record in records)
     (request,) = (record for record in records if record.get("request_id") == "r-1")

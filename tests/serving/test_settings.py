@@ -42,23 +42,18 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch):
     assert load_keys(load_settings()) is None
 
 
-def test_the_default_cache_is_private_and_not_in_tmp(monkeypatch, tmp_path):
+def test_each_model_uri_has_a_private_directory_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("MODEL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    directory = open_model_cache(Settings())
-    assert directory.is_relative_to(tmp_path / "home" / "arithmetic-lm")
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    uris = ("models:/a@Production", "models:/a@Candidate", "models:/a/1")
+    directories = {open_model_cache(Settings(model_uri=uri)) for uri in uris}
+    assert len(directories) == 3
+    for directory in directories:
+        assert directory.is_relative_to(tmp_path / "home" / "arithmetic-lm")
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-def test_each_model_uri_has_its_own_directory(tmp_path):
-    names = {
-        open_model_cache(Settings(model_cache=tmp_path, model_uri=uri))
-        for uri in ("models:/a@Production", "models:/a@Candidate", "models:/a/1")
-    }
-    assert len(names) == 3
-
-
-def test_a_directory_that_somebody_else_made_is_refused(tmp_path):
+def test_a_directory_that_somebody_else_made_or_that_cannot_be_made_is_refused(tmp_path):
     directory = open_model_cache(Settings(model_cache=tmp_path))
     directory.rmdir()
     directory.symlink_to(tmp_path)
@@ -70,9 +65,6 @@ def test_a_directory_that_somebody_else_made_is_refused(tmp_path):
         os.chown(directory, 12345, 12345)
         with pytest.raises(InvalidSettingsError, match="not a directory of this user"):
             open_model_cache(Settings(model_cache=tmp_path))
-
-
-def test_a_cache_that_cannot_be_made_is_an_error_with_a_hint(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InvalidSettingsError) as error:
         open_model_cache(Settings(model_cache=tmp_path / "file"))

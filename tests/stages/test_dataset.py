@@ -30,21 +30,11 @@ def test_operands_are_grouped_by_operation_in_the_order_of_the_file(path):
 
 
 @pytest.mark.parametrize(
-    "row",
-    [
-        "",
-        "x+1=,x,+,1,?",
-        "+1=,,+,1,?",
-        "1.5+1=,1.5,+,1,?",
-        "-5+1=,-5,+,1,-4",
-        "10+1=,10,+,1,11",
-        "1+10=,1,+,10,11",
-        "3*3=,3,*,3,9",
-        "3?3=,3,,3,9",
-        "3/0=,3,/,0,?",
-    ],
+    "operands",
+    ["", "x,+,1", ",+,1", "1.5,+,1", "-5,+,1", "10,+,1", "1,+,10", "3,*,3", "3,,3", "3,/,0"],
 )
-def test_row_outside_the_grammar_is_rejected(path, row):
+def test_row_outside_the_grammar_is_rejected(path, operands):
+    row = operands and f"{operands.replace(',', '')}=,{operands},?"
     path.write_text(f"{HEADER}{row}\n")
     with pytest.raises(InvalidParamsError, match=r"data/train\.csv") as error:
         read_split("train", GRAMMAR)

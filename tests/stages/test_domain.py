@@ -6,13 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arithmetic.grammar import Grammar
-from stages.domain import (
-    bound_error_rate,
-    carry_chains,
-    choose_equations,
-    edge_cases,
-    edge_numbers,
-)
+from stages.domain import bound_error_rate, carry_chains, choose_equations, edge_cases, edge_numbers
 
 
 def carries(a: int, b: int, operation: str, digits: int) -> list[int]:
@@ -41,11 +35,7 @@ def test_edge_numbers_are_the_documented_ones():
     assert max(numbers) == 1234
 
 
-@given(
-    operation=st.sampled_from("+-*/"),
-    max_operand=st.integers(3_500, 9_999_999),
-    seed=st.integers(0),
-)
+@given(st.sampled_from("+-*/"), st.integers(3_500, 9_999_999), st.integers(0))
 def test_sample_is_distinct_and_inside_the_domain(operation, max_operand, seed):
     grammar = Grammar((operation,), max_operand)
     (a, b), edges = choose_equations(grammar, operation, 200, np.random.default_rng(seed))
@@ -55,16 +45,13 @@ def test_sample_is_distinct_and_inside_the_domain(operation, max_operand, seed):
     assert edges < len(a) <= edges + 200
 
 
-def test_every_edge_case_is_in_the_sample():
+def test_every_edge_case_is_in_the_sample_and_a_small_domain_is_listed_whole():
     grammar = Grammar(("-",), 999_999)
     a, b = edge_cases(grammar, "-", np.random.default_rng(7))
     inside = (a <= 999_999) & (b <= 999_999)
     (x, y), edges = choose_equations(grammar, "-", 50, np.random.default_rng(7))
     sampled = grammar.index("-", x[:edges], y[:edges])
     assert set(grammar.index("-", a[inside], b[inside]).tolist()) == set(sampled.tolist())
-
-
-def test_small_domain_is_listed_whole():
     (a, _), edges = choose_equations(Grammar(("/",), 99), "/", 5, np.random.default_rng(1))
     assert (len(a), edges) == (99 * 100, 0)
 

@@ -16,14 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def start_stage(folder: Path, name: str, *options: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, *options, "-m", f"stages.{name}"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command, pipe = [sys.executable, *options, "-m", f"stages.{name}"], subprocess.PIPE
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_environment_overrides_the_users(monkeypatch):

@@ -10,18 +10,10 @@ from stages import sampling
 from stages.generate import SPLITS, generate, quotas, read_hard_cases, summarize
 from stages.params import Generate
 
-PARAMS = Generate(
-    seed=1,
-    operations=["+", "-"],
-    max_operand=99,
-    train_size=4000,
-    validation_size=501,
-    test_size=500,
-    cascade_share=0.3,
-    zeros_and_nines_share=0.25,
-    input_combinations_share=0.2,
-    hard_case_copies=3,
-)
+SIZES = {"train_size": 4000, "validation_size": 501, "test_size": 500}
+SHARES = {"cascade_share": 0.3, "zeros_and_nines_share": 0.25, "input_combinations_share": 0.2}
+DOMAIN = {"seed": 1, "operations": ["+", "-"], "max_operand": 99, "hard_case_copies": 3}
+PARAMS = Generate.model_validate({**DOMAIN, **SIZES, **SHARES})
 KEY = ["operand_1", "operation", "operand_2"]
 
 
@@ -30,18 +22,13 @@ def splits() -> dict[str, pd.DataFrame]:
     return generate(PARAMS)
 
 
-def test_sizes_and_columns(splits):
-    assert [len(splits[name]) for name in SPLITS] == [4000, 501, 500]
+def test_rows_are_exact_and_no_equation_is_in_two_of_them(splits):
+    assert [len(splits[name]) for name in SPLITS] == list(SIZES.values())
     for data in splits.values():
         assert list(data.columns) == ["equation", *KEY, "answer"]
-
-
-def test_no_equation_is_in_two_rows(splits):
-    assert not pd.concat(splits.values()).duplicated(KEY).any()
-
-
-def test_every_row_is_exact(splits):
-    for row in pd.concat(splits.values()).itertuples():
+    joined = pd.concat(splits.values())
+    assert not joined.duplicated(KEY).any()
+    for row in joined.itertuples():
         equation = PARAMS.grammar.parse(row.equation)
         assert equation == Equation(row.operand_1, row.operation, row.operand_2)
         assert row.answer == solve(equation)
@@ -81,7 +68,7 @@ def test_large_domain_is_drawn_from_candidates(monkeypatch):
     assert not params.grammar.is_listed
     splits, again = generate(params), generate(params)
     assert all(again[name].equals(splits[name]) for name in SPLITS)
-    assert [len(splits[name]) for name in SPLITS] == [4000, 501, 500]
+    assert [len(splits[name]) for name in SPLITS] == list(SIZES.values())
     joined = pd.concat(splits.values())
     assert joined["equation"].is_unique
     for text, answer in zip(joined["equation"], joined["answer"], strict=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.dvc_lock import md5, read_lock, read_yaml
+from registry.dvc_lock import read_lock
 from stages import evaluate, export, generate, train
 from tests.small_project import dvc, git, small_params, write_params
 
@@ -97,13 +97,14 @@ def test_lost_store_is_registered_again_and_nothing_else_runs(project):
 @pytest.mark.slow
 def test_seed_changed_and_changed_back(project):
     """Another seed: no new data, version 2. Back again: from the cache, no third version."""
-    params = small_params()
-    params["train"]["seed"] = 2
     committed = (project / "params.yaml").read_bytes()
-    write_params(project / "params.yaml", params)
-    output = dvc(project, "repro")
+    # DVC writes 1e-05, which YAML 1.1 reads as text.
+    settings = ["-S", "train.seed=2", "-S", "train.adamw_learning_rate=0.00001"]
+    output = dvc(project, "exp", "run", *settings)
     assert ran_stages(output) == ["train", "export", "evaluate", "register"]
     assert "registered: arithmetic-lm version 2" in output
+    assert "1e-05" in (project / "params.yaml").read_text()
+    assert read_lock(project).params["train.adamw_learning_rate"] == 1e-05
 
     table = dvc(project, "exp", "show", "--only-changed", "--md")
     header = next(line for line in table.splitlines() if line.startswith("|"))
@@ -135,27 +136,15 @@ def test_experiment_in_a_copy_registers_in_the_repository(project):
 
 
 @pytest.mark.slow
-def test_experiment_with_a_small_number_runs_to_the_end(project):
-    """DVC writes 1e-05, which YAML 1.1 reads as text."""
-    setting = "train.adamw_learning_rate=0.00001"
-    output = dvc(project, "exp", "run", "-S", setting, "-S", "train.decay_steps=10")
-    assert "registered: arithmetic-lm version 2" in output
-    assert "1e-05" in (project / "params.yaml").read_text()
-    assert read_lock(project).params["train.adamw_learning_rate"] == 1e-05
-    assert read_yaml(project / "params.yaml")["train"]["adamw_learning_rate"] == 1e-05
-
-
-@pytest.mark.slow
 def test_clone_with_windows_line_ends_and_without_cache_arrives_at_the_same_lock(
     pipeline, tmp_path
 ):
     clone = tmp_path / "clone"
     git(tmp_path, "-c", "core.autocrlf=true", "clone", "-q", str(pipeline), str(clone))
     git(clone, "config", "core.autocrlf", "true")
-    code = {path: digest for path, digest in read_lock(clone).merged("deps").items() if "." in path}
-    for path, digest in code.items():
+    for path in ("Makefile", "scripts/setup.sh", *read_lock(clone).merged("deps")):
         if (clone / path).is_file():
-            assert md5(clone / path) == digest, path
+            assert (clone / path).read_bytes() == (pipeline / path).read_bytes(), path
     output = dvc(clone, "repro", "evaluate")
     assert ran_stages(output) == list(STAGES)
     assert (clone / "dvc.lock").read_bytes() == (pipeline / "dvc.lock").read_bytes()

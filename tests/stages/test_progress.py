@@ -5,6 +5,8 @@ import pty
 import subprocess
 import sys
 
+import pytest
+
 from stages.progress import ProgressBar
 from tests.small_project import ROOT
 
@@ -28,24 +30,16 @@ def run_in_terminal(**environment: str) -> str:
     return output
 
 
-def test_status_is_a_line_where_there_is_no_terminal(capsys):
-    with ProgressBar("train", 4) as bar:
+@pytest.mark.parametrize(("is_quiet", "output"), [(False, "train: loss 0.5\n"), (True, "")])
+def test_status_is_a_line_where_there_is_no_terminal(capsys, is_quiet, output):
+    with ProgressBar("train", 4, is_quiet=is_quiet) as bar:
         bar.advance(2, "loss 0.5")
         bar.advance(2)
-    assert capsys.readouterr().out == "train: loss 0.5\n"
+    assert capsys.readouterr().out == output
 
 
-def test_quiet_bar_prints_nothing(capsys):
-    with ProgressBar("train", 4, is_quiet=True) as bar:
-        bar.advance(2, "loss 0.5")
-    assert capsys.readouterr().out == ""
-
-
-def test_terminal_shows_a_bar_with_the_latest_status():
+def test_terminal_shows_a_bar_with_the_latest_status_and_without_colors_lines():
     output = run_in_terminal()
     assert "4/4  loss 0.5" in output
     assert "\x1b[" in output
-
-
-def test_terminal_without_colors_gets_lines():
     assert run_in_terminal(NO_COLOR="1") == "train: loss 0.5\r\n"

@@ -40,13 +40,9 @@ if __name__ == "__main__":
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    return subprocess.Popen(
-        [sys.executable, str(script), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command, pipe = [sys.executable, str(script), *arguments], subprocess.PIPE
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture
@@ -75,18 +71,12 @@ def wait_until_gone(pid: int) -> bool:
     return not is_running(pid)
 
 
-def test_one_worker_sums_both_shards():
-    total = Workers().sum_over_shards(lambda shard: torch.tensor([1.0 + shard]))
-    assert total.tolist() == [3.0]
-
-
-def test_one_core_runs_one_worker_in_this_process(monkeypatch):
+def test_one_core_runs_one_worker_in_this_process_which_sums_both_shards(monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
-    assert run_workers(lambda job, workers: (job, workers, os.getpid()), 7) == (
-        7,
-        Workers(0, 1),
-        os.getpid(),
-    )
+    job, workers, pid = run_workers(lambda job, workers: (job, workers, os.getpid()), 7)
+    assert (job, workers, pid) == (7, Workers(0, 1), os.getpid())
+    total = workers.sum_over_shards(lambda shard: torch.tensor([1.0 + shard]))
+    assert total.tolist() == [3.0]
 
 
 def test_killed_second_worker_is_reported_with_a_hint(running):
