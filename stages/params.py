@@ -169,6 +169,28 @@ class Train(StrictModel):
         return self.warmup_steps + self.flat_steps + self.decay_steps
 
 
+class Grpo(StrictModel):
+    """Describe the reinforcement learning after the supervised training (`stages.grpo`).
+
+    Attributes:
+        steps: 0 for none.
+        questions: equations asked a step.
+        group_size: answers sampled to each.
+        learning_rate_factor: of train's learning rates, at the peak.
+        warmup_steps: to the peak; then the rate decays to 0.
+        kl_weight: of the divergence from the supervised model, in the loss.
+        max_gradient_norm: longer gradients are scaled down to this.
+    """
+
+    steps: NonNegative
+    questions: Count
+    group_size: Annotated[int, Field(ge=2)]
+    learning_rate_factor: Rate
+    warmup_steps: Count
+    kl_weight: Annotated[float, Field(ge=0)]
+    max_gradient_norm: Annotated[float, Field(gt=0)]
+
+
 class Export(StrictModel):
     """Describe the decoders.
 
@@ -204,6 +226,7 @@ class Params(StrictModel):
     generate: Generate
     model: Model
     train: Train
+    grpo: Grpo
     export: Export
     evaluate: Evaluate
     promote: Gate
@@ -223,6 +246,12 @@ class Params(StrictModel):
             raise ValueError(
                 f"train.batch_sizes has {largest}, more than the {rows} training equations of an "
                 "operation; lower it or raise generate.train_size"
+            )
+        parts = 2 * len(self.generate.operations)
+        if self.grpo.questions % parts:
+            raise ValueError(
+                f"grpo.questions is {self.grpo.questions}; give a multiple of {parts}: each "
+                "operation has an equal share, computed in two halves"
             )
         return self
 
