@@ -140,6 +140,7 @@ class Train(StrictModel):
         weight_decay: of both, times the learning rate.
         validate_every: steps between validations.
         early_stopping_patience: validations without a better validation loss before stopping.
+        stop_at_exact_match: validation exact match that ends the training; null for none.
     """
 
     seed: Seed
@@ -153,6 +154,7 @@ class Train(StrictModel):
     weight_decay: Share
     validate_every: Count
     early_stopping_patience: Count
+    stop_at_exact_match: Share | None
 
     @model_validator(mode="after")
     def _check(self) -> "Train":

@@ -100,9 +100,14 @@ class Progress:
         return losses.index(min(losses)) if losses else 0
 
     def is_finished(self, params: Train) -> bool:
-        """Return whether all steps are done or early stopping applies."""
+        """Return whether all steps are done or a reason to stop early applies."""
+        if self.step == params.steps:
+            return True
         since_best = len(self.history) - 1 - self.best
-        return self.step == params.steps or since_best >= params.early_stopping_patience
+        exact_match = self.history[-1]["validation_exact_match"] if self.history else 0.0
+        return since_best >= params.early_stopping_patience or (
+            params.stop_at_exact_match is not None and exact_match >= params.stop_at_exact_match
+        )
 
 
 def train_and_tune(job: Job, workers: Workers) -> tuple[Progress, grpo.Tuning]:
