@@ -30,7 +30,7 @@ from stages.workers import Workers, run_workers
 
 ROWS = 30  # of a curve
 # Supervised steps that take about as long as one of GRPO.
-SUPERVISED_STEPS = 10
+SUPERVISED_STEPS = 6
 TINY_GRPO: Changes = {"grpo": {"steps": 10, "questions": 8, "group_size": 4}}
 
 
