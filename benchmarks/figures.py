@@ -8,6 +8,7 @@ Reads metrics/*.csv and benchmarks/results/*.json; writes docs/assets/NAME-light
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -34,7 +35,7 @@ def draw_loss(axes: Axes) -> None:
     axes.plot(history["step"], history["validation_loss"], color=BLUE, label="validation loss")
     best = history[history["best"] == 1].iloc[0]
     axes.plot(best["step"], best["validation_loss"], "o", color=BLUE)
-    axes.annotate("best", (best["step"], best["validation_loss"]), (-28, 4), None, "offset points")
+    axes.annotate("best", (best["step"], best["validation_loss"]), ha="right", va="bottom")
     axes.set(yscale="log", xlabel="step", ylabel="loss of an answer token")
     axes.legend(frameon=False, ncols=2)
 
@@ -60,7 +61,7 @@ FIGURES: dict[str, Callable[[Axes], None]] = {"loss": draw_loss, "grpo": draw_gr
 def draw(name: str, theme: str) -> Path:
     """Write one figure for one theme; the same bytes every time."""
     ink = INK[theme]
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.hashsalt": name,
         "text.color": ink,
         "axes.labelcolor": ink,

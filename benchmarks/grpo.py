@@ -15,6 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from arithmetic.errors import cli_errors
@@ -26,7 +29,7 @@ from stages import checkpoint, generate, grpo, train
 from stages.dataset import read_split
 from stages.optimizer import build_optimizers
 from stages.params import Params, validate_params
-from stages.workers import Workers, run_workers
+from stages.workers import SHARDS, Workers, run_workers
 
 ROWS = 30  # of a curve
 # Supervised steps that take about as long as one of GRPO.
@@ -41,22 +44,58 @@ def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
     model = Transformer(job.config)
     model.load_state_dict(start.weights)
     clock = time.monotonic()
-    before = grpo.count_domain(model, job.grpo, workers, "before")
+    by_chain = [count_by_chain(model, job.grpo, workers)]
     counting = time.monotonic() - clock
     clock = time.monotonic()
-    _, tuning = grpo.tune(job.config, start.weights, job.grpo, job.digest(), workers)
+    weights, tuning = grpo.tune(job.config, start.weights, job.grpo, job.digest(), workers)
     seconds = time.monotonic() - clock - 2 * counting
     supervised = continue_supervised(model, job, workers)
+    by_chain.append(count_by_chain(model, job.grpo, workers))
+    model.load_state_dict(weights)
+    by_chain.append(count_by_chain(model, job.grpo, workers))
+    names = ("start", "supervised", "grpo")
+    errors = {name: sum(counts) for name, counts in zip(names, by_chain, strict=True)}
+    assert errors["grpo"] == tuning.report["errors_after"]
     return {
-        "start": {"steps": start.step, **before},
+        "start": {"steps": start.step, "errors": errors["start"]},
         "grpo": {
             "steps": tuning.step,
             "seconds": round(seconds, 1),
-            "errors": tuning.report["errors_after"],
+            "errors": errors["grpo"],
             "curve": average(tuning.rows),
         },
-        "supervised": supervised,
+        "supervised": {**supervised, "errors": errors["supervised"]},
+        "equations": tuning.report["equations"],
+        "errors_by_chain": dict(zip(names, by_chain, strict=True)),
     }
+
+
+def count_by_chain(model: Transformer, setup: grpo.Setup, workers: Workers) -> list[int]:
+    """Return the wrong answers by the longest run of carries or borrows in the equation."""
+    digits = setup.grammar.digits
+
+    def compute(shard: int) -> Tensor:
+        counts = torch.zeros(digits + 1, dtype=torch.float64)
+        for operation in setup.grammar.operations:
+            a, b = (part[shard::SHARDS] for part in setup.grammar.equations(operation))
+            wrong = [row for row, _ in grpo.find_failures(model, setup, operation, (a, b))]
+            lengths = longest_chain(operation, a[wrong], b[wrong], digits)
+            counts += torch.from_numpy(np.bincount(lengths, minlength=digits + 1))
+        return counts
+
+    return [int(count) for count in workers.sum_over_shards(compute)]
+
+
+def longest_chain(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
+    """Return the longest run of carries (of borrows, in |a - b|) of each equation: [N]."""
+    first, second = (a, b) if operation == "+" else (np.maximum(a, b), np.minimum(a, b))
+    carry = run = longest = np.zeros(len(a), np.int64)
+    for place in range(digits):
+        x, y = first // 10**place % 10, second // 10**place % 10
+        carry = (x + y + carry >= 10 if operation == "+" else x - carry < y).astype(np.int64)
+        run = (run + 1) * carry
+        longest = np.maximum(longest, run)
+    return longest
 
 
 def continue_supervised(model: Transformer, job: train.Job, workers: Workers) -> dict[str, Any]:
@@ -80,13 +119,7 @@ def continue_supervised(model: Transformer, job: train.Job, workers: Workers) ->
                 optimizer.step()
                 schedule.step()
     seconds = time.monotonic() - clock
-    errors = grpo.count_domain(model, setup, workers, "after supervised steps")
-    return {
-        "steps": steps,
-        "seconds": round(seconds, 1),
-        "errors": errors["errors_after supervised steps"],
-        "curve": average(rows),
-    }
+    return {"steps": steps, "seconds": round(seconds, 1), "curve": average(rows)}
 
 
 def average(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -128,9 +161,9 @@ def main() -> None:
                 Path("hard_cases.csv").write_bytes((ROOT / "hard_cases.csv").read_bytes())
                 rows[str(seed)] = run_seed(params)
                 os.chdir(ROOT)
-            for name, part in rows[str(seed)].items():
-                shown = {key: value for key, value in part.items() if key != "curve"}
-                print(f"seed {seed}, {name}: {shown}", flush=True)
+            for name in ("start", "grpo", "supervised"):
+                part = {k: v for k, v in rows[str(seed)][name].items() if k != "curve"}
+                print(f"seed {seed}, {name}: {part}", flush=True)
             if not options.tiny:
                 print(f"wrote {write('grpo', {'seeds': rows})}")
 

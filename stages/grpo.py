@@ -12,7 +12,8 @@ There is one update a rollout, so no ratio of policies to clip.
 
 import copy
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from stages.workers import SHARDS, Workers
 
 CHECKPOINT = Path(".checkpoints/grpo.pt")
 LOG_EVERY = 10  # steps
-GREEDY_BATCH = 4_000
+COUNTED_BATCH = 1_000
 STREAM = 1  # tells the random numbers from those of the batches
 ROLLOUT = ("reward", "pass_at_group", "without_signal", "kl", "entropy")
 GREEDY = ("exact_match", "hallucination", "infinite_generation")
@@ -102,6 +103,8 @@ def tune(
     schedules = [LambdaLR(optimizer, setup.learning_rate_factor) for optimizer in (muon, adamw)]
     stateful: dict[str, Any] = {"model": model, "muon": muon, "adamw": adamw}
     stateful |= {f"schedule {i}": schedule for i, schedule in enumerate(schedules)}
+    if params.mistake_copies:
+        setup = add_mistakes(reference, setup)
     tuning, sums = Tuning(), torch.zeros(len(operations), len(ROLLOUT))
     if saved := checkpoint.load(key, CHECKPOINT):
         tuning = Tuning(**saved["tuning"])
@@ -197,7 +200,7 @@ def roll_out(
 
     rewards = compute_rewards(operation, a, b, ids[:, lengths.prompt :].numpy(), setup.grammar)
     rewards = rewards.view(groups, size)
-    advantages = compute_advantages(rewards).flatten()[:, None]
+    advantages = (rewards - rewards.mean(1, keepdim=True)).view(-1, 1)  # 0 where all are equal
     log_p, entropy = score(model, fmt, ids, lengths.prompt)
     with torch.no_grad():
         log_p_reference, _ = score(reference, fmt, ids, lengths.prompt)
@@ -217,11 +220,6 @@ def compute_rewards(
     return torch.tensor([float(not outcome.wrong) for _, outcome in graded])
 
 
-def compute_advantages(rewards: Tensor) -> Tensor:
-    """Return each reward less its group's mean, [groups, size]: 0 where all are equal."""
-    return rewards - rewards.mean(1, keepdim=True)
-
-
 def score(model: Transformer, fmt: int, ids: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each generated token, and the entropy there: [N, T] each."""
     log_p = F.log_softmax(model(ids[:, :-1], fmt, first=prompt - 1), -1)
@@ -239,28 +237,50 @@ def estimate_kl(log_p: Tensor, log_p_reference: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def find_failures(
+    model: Transformer, setup: Setup, operation: str, operands: Operands
+) -> Iterator[tuple[int, formats.Outcome]]:
+    """Decode greedily; yield row and outcome of each wrong answer.
+
+    As in `stages.certify`, what a teacher-forced pass certifies is not decoded.
+    """
+    (fmt, lengths), (a, b) = setup.describe(operation), operands
+    for start in range(0, len(a), COUNTED_BATCH):
+        stop_if_orphaned()
+        rows = slice(start, start + COUNTED_BATCH)
+        sequences = formats.encode_sequences(operation, a[rows], b[rows], setup.grammar.digits)
+        ids = torch.from_numpy(sequences).long()
+        predicted = model(ids[:, :-1], fmt, first=lengths.prompt - 1).argmax(-1)
+        unsure = (predicted != ids[:, lengths.prompt :]).any(1)
+        prompts = ids[unsure, : lengths.prompt]
+        generated = decode_greedily(model, fmt, prompts, lengths.generated).numpy()
+        places = start + np.flatnonzero(unsure.numpy())
+        graded = formats.grade(operation, a[places], b[places], generated, setup.grammar)
+        for row, (_, outcome) in zip(places.tolist(), graded, strict=True):
+            if outcome.wrong:
+                yield row, outcome
+
+
+def add_mistakes(model: Transformer, setup: Setup) -> Setup:
+    """Return the setup with copies of the questions that the model gets wrong."""
+    questions = {}
+    for operation, (a, b) in setup.questions.items():
+        wrong = [row for row, _ in find_failures(model, setup, operation, (a, b))]
+        copies = np.repeat(np.array(wrong, np.int64), setup.params.mistake_copies)
+        questions[operation] = np.append(a, a[copies]), np.append(b, b[copies])
+    return replace(setup, questions=questions)
+
+
 def count_failures(
     model: Transformer, setup: Setup, operation: str, operands: Operands, workers: Workers
 ) -> list[int]:
-    """Decode greedily; return the counts of wrong, not an integer and without an end."""
-    fmt, lengths = setup.describe(operation)
+    """Return the counts of wrong answers, of no integers and of answers without an end."""
 
     def compute(shard: int) -> Tensor:
-        counts = torch.zeros(len(GREEDY), dtype=torch.float64)
         a, b = (operand[shard::SHARDS] for operand in operands)
-        for start in range(0, len(a), GREEDY_BATCH):
-            stop_if_orphaned()
-            rows = slice(start, start + GREEDY_BATCH)
-            ids = formats.encode_sequences(operation, a[rows], b[rows], setup.grammar.digits)
-            prompts = torch.from_numpy(ids[:, : lengths.prompt]).long()
-            generated = decode_greedily(model, fmt, prompts, lengths.generated).numpy()
-            answer = lengths.scratchpad - lengths.generated
-            differs = (generated[:, answer:] != ids[:, answer:]).any(1)
-            parts = a[rows][differs], b[rows][differs], generated[differs]
-            for _, outcome in formats.grade(operation, *parts, setup.grammar):
-                flags = outcome.wrong, outcome.hallucination, outcome.infinite_generation
-                counts += torch.tensor(flags, dtype=torch.float64)
-        return counts
+        outcomes = [outcome for _, outcome in find_failures(model, setup, operation, (a, b))]
+        flags = [(o.wrong, o.hallucination, o.infinite_generation) for o in outcomes]
+        return torch.tensor(flags, dtype=torch.float64).reshape(-1, len(GREEDY)).sum(0)
 
     return [int(count) for count in workers.sum_over_shards(compute)]
 

@@ -180,6 +180,8 @@ class Grpo(StrictModel):
         group_size: answers sampled to each.
         learning_rate_factor: of train's learning rates, at the peak.
         warmup_steps: to the peak; then the rate decays to 0.
+        mistake_copies: how often each question that the supervised model gets wrong is added to the
+            questions.
         kl_weight: of the divergence from the supervised model, in the loss.
         max_gradient_norm: longer gradients are scaled down to this.
     """
@@ -189,6 +191,7 @@ class Grpo(StrictModel):
     group_size: Annotated[int, Field(ge=2)]
     learning_rate_factor: Rate
     warmup_steps: Count
+    mistake_copies: NonNegative
     kl_weight: Annotated[float, Field(ge=0)]
     max_gradient_norm: Annotated[float, Field(gt=0)]
 

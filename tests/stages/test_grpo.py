@@ -116,6 +116,21 @@ def test_groups_of_equal_rewards_contribute_nothing(setup, monkeypatch):
     assert gradient().any()
 
 
+def test_mistakes_are_asked_more_often(make_job):
+    setup = make_job(mistake_copies=3).grpo
+    model = make_model(setup)
+    more = grpo.add_mistakes(model, setup)
+    for operation, (a, b) in setup.questions.items():
+        failures = list(grpo.find_failures(model, setup, operation, (a, b)))
+        rows = [row for row, _ in failures]
+        assert 0 < len(rows) < len(a)
+        assert all(outcome.wrong for _, outcome in failures)
+        expected = [x + y for x, y in zip(a[rows], b[rows], strict=True)]
+        added = [part[len(a) :] for part in more.questions[operation]]
+        assert len(added[0]) == 3 * len(rows)
+        assert sorted(set(added[0] + added[1])) == sorted(set(expected))
+
+
 def test_learning_rate_warms_up_and_decays_to_zero(make_job):
     setup = make_job(steps=10, warmup_steps=2, learning_rate_factor=0.5).grpo
     factors = [setup.learning_rate_factor(step) for step in range(11)]
