@@ -22,7 +22,7 @@ needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' 
 
 .PHONY: help run serve test tables setup lock lint format experiment hard-cases seeds promote rollback \
 	lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop bench-serving \
-	bench-serving-environment bench-decoders bench-pipeline bench-faults bench-kills
+	bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults bench-kills
 
 help: ## list these commands
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -93,6 +93,8 @@ bench-pipeline: setup ## seconds of each stage, on all cores and on one
 	@python -m benchmarks.pipeline
 bench-decoders: setup ## milliseconds of the decoder graphs, beside the first version's
 	@python -m benchmarks.decoders
+bench-grpo: setup ## reinforcement learning against supervised steps, from the same start
+	@python -m benchmarks.grpo
 bench-serving: setup ## requests per second, beside other servers (needs wrk)
 	@python -m benchmarks.serving
 bench-serving-environment: setup ## start-up time, memory and disk of the service

@@ -1,4 +1,4 @@
-"""Decode prompts in PyTorch: greedily, or by beam search, both with the key-value cache.
+"""Decode prompts in PyTorch: greedily, by sampling or by beam search, with the key-value cache.
 
 The number of generated tokens is fixed; whether an answer ended is read from the END inside it.
 """
@@ -18,6 +18,26 @@ def decode_greedily(model: Transformer, fmt: int, prompts: Tensor, tokens: int) 
     for _ in range(tokens - 1):
         token = model(token, fmt, cache).argmax(-1)
         generated.append(token)
+    return torch.cat(generated, dim=1)
+
+
+@torch.no_grad()
+def decode_by_sampling(model: Transformer, fmt: int, prompts: Tensor, uniforms: Tensor) -> Tensor:
+    """Sample each next token at temperature 1: ids [B, P] to [B, T].
+
+    Args:
+        uniforms: [B, T] in [0, 1). A token is the inverse of the cumulative distribution there, so
+            no random generator of torch is involved.
+    """
+    cache = KVCache(model.config.layers)
+    logits = model(prompts, fmt, cache, first=prompts.shape[1] - 1)
+    generated: list[Tensor] = []
+    for column in uniforms.split(1, dim=1):
+        if generated:
+            logits = model(generated[-1], fmt, cache)
+        cumulative = torch.softmax(logits[:, -1], -1).cumsum(-1)
+        token = (cumulative <= column).sum(-1, keepdim=True)
+        generated.append(token.clamp(max=model.config.vocabulary_size - 1))  # a sum below 1
     return torch.cat(generated, dim=1)
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from arithmetic import scratchpad
-from arithmetic.grammar import Grammar, first_number
+from arithmetic.grammar import Equation, Grammar, first_number, solve
 from arithmetic.scratchpad import TokenColumns
 from arithmetic.tokenizer import CHARACTERS, END, IDS
 
@@ -187,3 +187,15 @@ def classify(answer: Answer, expected: str, operation: str, grammar: Grammar) ->
         infinite_generation=not answer.ended,
         out_of_range=out_of_range,
     )
+
+
+def grade(
+    operation: str, a: np.ndarray, b: np.ndarray, generated: np.ndarray, grammar: Grammar
+) -> list[tuple[Answer, Outcome]]:
+    """Parse and classify the generated ids [N, T] of equations with operands [N] and [N]."""
+    graded = []
+    for x, y, ids in zip(a.tolist(), b.tolist(), generated.tolist(), strict=True):
+        answer = parse_answer(operation, ids, grammar.digits)
+        expected = solve(Equation(x, operation, y))
+        graded.append((answer, classify(answer, expected, operation, grammar)))
+    return graded

@@ -64,6 +64,31 @@ def seeds() -> Rows:
     ]
 
 
+def grpo() -> Rows:
+    """Return a row for each seed: errors at the start, after GRPO, after supervised steps."""
+    header = ("seed", "errors at the start", "after GRPO", "s", "after supervised steps", "s")
+    rows: list[Sequence[str]] = [header]
+    for seed, row in read(RESULTS / "grpo.json")["seeds"].items():
+        parts = [f"{row['start']['errors']:,} of {row['equations']:,}"]
+        for name in ("grpo", "supervised"):
+            parts += [f"{row[name]['errors']:,}", f"{row[name]['seconds']:.0f}"]
+        rows.append((seed, *parts))
+    return rows
+
+
+def grpo_chains() -> Rows:
+    """Return wrong answers by the longest run of carries or borrows, over all seeds."""
+    rows: list[Sequence[str]] = [("longest chain", "at the start", "after GRPO", "supervised")]
+    seeds = read(RESULTS / "grpo.json")["seeds"].values()
+    for length in range(len(next(iter(seeds))["errors_by_chain"]["start"])):
+        sums = [
+            sum(row["errors_by_chain"][name][length] for row in seeds)
+            for name in ("start", "grpo", "supervised")
+        ]
+        rows.append((str(length), *(f"{count:,}" for count in sums)))
+    return rows
+
+
 def settings() -> Rows:
     """Return the service's environment variables."""
     rows = []
@@ -76,6 +101,8 @@ def settings() -> Rows:
 TABLES: dict[str, Callable[[], Rows]] = {
     "headline": headline,
     "seeds": seeds,
+    "grpo": grpo,
+    "grpo-chains": grpo_chains,
     "settings": settings,
 }
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

@@ -21,6 +21,11 @@ _CURVES = {
     "validation_token_accuracy": "validation/token_accuracy",
     "validation_exact_match": "validation/exact_match",
 }
+# Columns of metrics/grpo.csv and the metrics they become, for each operation.
+_GRPO = (
+    *("reward", "pass_at_group", "without_signal", "kl", "entropy"),
+    *("exact_match", "hallucination", "infinite_generation"),
+)
 _EVALUATION = (
     "errors",
     "equations",
@@ -45,20 +50,28 @@ def numbers(root: Path, report: dict[str, Any]) -> dict[str, float]:
         found[f"test/{key}"] = report.get("test", {}).get(key)
     for key in ("parameters", "steps", "best_step"):
         found[f"train/{key}"] = training.get(key)
+    found |= {f"grpo/{key}": value for key, value in training.get("grpo", {}).items()}
     return {key: float(value) for key, value in found.items() if value is not None}
 
 
 def curves(root: Path) -> Iterator[tuple[str, float, int]]:
-    """Yield name, value and step of each point in metrics/history.csv."""
-    path = root / "metrics" / "history.csv"
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for column, name in _CURVES.items():
-                value = float(row.get(column) or "nan")
-                if not math.isnan(value):
-                    yield name, value, int(row["step"])
+    """Yield name, value and step of each point in metrics/history.csv and metrics/grpo.csv."""
+    for row in _read_csv(root / "metrics" / "history.csv"):
+        yield from _points(row, _CURVES)
+    rows = _read_csv(root / "metrics" / "grpo.csv")
+    for row in rows:
+        name = OPERATIONS[row["operation"]].name
+        names = {column: f"grpo/{column}_{name}" for column in _GRPO}
+        if row["operation"] == rows[0]["operation"]:  # the same in all rows of a step
+            names |= {column: f"grpo/{column}" for column in ("gradient_norm", "learning_rate")}
+        yield from _points(row, names)
+
+
+def _points(row: dict[str, str], names: dict[str, str]) -> Iterator[tuple[str, float, int]]:
+    for column, name in names.items():
+        value = float(row.get(column) or "nan")
+        if not math.isnan(value):
+            yield name, value, int(row["step"])
 
 
 def metrics(root: Path, report: dict[str, Any], time: int) -> "list[Metric]":
@@ -114,6 +127,13 @@ To reproduce it, with the `dvc.lock` and `params.yaml` among this run's artifact
     make setup
     dvc repro
 """
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -22,25 +22,25 @@ CHECKPOINT = Path(".checkpoints/train.pt")
 LOCK_SECONDS = 20.0  # an orphan of a killed `dvc` notices at its next step and ends
 
 
-def save(key: str, state: dict[str, Any]) -> None:
-    """Replace the checkpoint atomically; a digest comes first in the file."""
+def save(key: str, state: dict[str, Any], path: Path = CHECKPOINT) -> None:
+    """Replace a checkpoint atomically; a digest comes first in the file."""
     buffer = io.BytesIO()
     torch.save({"key": key, **state}, buffer)
     content = buffer.getvalue()
-    draft = CHECKPOINT.with_suffix(".draft")
+    draft = path.with_suffix(".draft")
     draft.write_bytes(hashlib.sha256(content).digest() + content)
-    os.replace(draft, CHECKPOINT)
+    os.replace(draft, path)
 
 
-def load(key: str) -> dict[str, Any] | None:
+def load(key: str, path: Path = CHECKPOINT) -> dict[str, Any] | None:
     """Return the state saved under this key, None if there is none or it is damaged."""
     try:
-        content = CHECKPOINT.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     digest, content = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
     if hashlib.sha256(content).digest() != digest:
-        print(f"train: ignoring {CHECKPOINT}, which is damaged", flush=True)
+        print(f"train: ignoring {path}, which is damaged", flush=True)
         return None
     state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
     return state if state.pop("key") == key else None
@@ -48,7 +48,7 @@ def load(key: str) -> dict[str, Any] | None:
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """Allow one training in this directory; remove the checkpoint when it has succeeded.
+    """Allow one training in this directory; remove the checkpoints when it has succeeded.
 
     Raises:
         UserError: another training is still running after LOCK_SECONDS.
@@ -57,7 +57,8 @@ def exclusive() -> Iterator[None]:
     try:
         with FileLock(CHECKPOINT.with_suffix(".lock"), timeout=LOCK_SECONDS):
             yield
-            CHECKPOINT.unlink(missing_ok=True)
+            for path in CHECKPOINT.parent.glob("*.pt"):
+                path.unlink()
     except Timeout as error:
         raise UserError(
             "another training is running in this directory", "wait for it or end it"

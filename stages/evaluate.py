@@ -163,17 +163,10 @@ def decode_and_classify(rows: pd.DataFrame, grammar: Grammar) -> pd.DataFrame:
 def classify_rows(
     equations: Equations, generated: np.ndarray, index: pd.Index, grammar: Grammar
 ) -> pd.DataFrame:
-    """Return the outcomes of generated ids [N, T], with predicted and expected text."""
-    operation, a, b = equations
-    pairs = zip(a.tolist(), b.tolist(), strict=True)
-    expected = [solve(Equation(x, operation, y)) for x, y in pairs]
-    answers = [formats.parse_answer(operation, ids, grammar.digits) for ids in generated.tolist()]
-    outcomes = [
-        formats.classify(answer, text, operation, grammar)
-        for answer, text in zip(answers, expected, strict=True)
-    ]
+    """Return the outcomes of generated ids [N, T], and the `predicted` text."""
+    answers, outcomes = zip(*formats.grade(*equations, generated, grammar), strict=True)
     frame = pd.DataFrame(outcomes, index=index, columns=OUTCOMES)
-    return frame.assign(predicted=[answer.text for answer in answers], expected=expected)
+    return frame.assign(predicted=[answer.text for answer in answers])
 
 
 def count(rows: pd.DataFrame) -> dict[str, Any]:
@@ -219,9 +212,12 @@ def describe_sample(domain: pd.DataFrame) -> dict[str, Any]:
 def list_failures(domain: pd.DataFrame) -> list[dict[str, str]]:
     """Return the first wrong answers."""
     wrong = domain[domain["wrong"]].head(FIRST_FAILURES)
-    equation = wrong["a"].astype(str) + wrong["operation"] + wrong["b"].astype(str) + "="
-    columns = {"equation": equation, "predicted": wrong["predicted"], "expected": wrong["expected"]}
-    return pd.DataFrame(columns).to_dict("records")
+    failures = []
+    for row in wrong.itertuples():
+        equation = Equation(row.a, row.operation, row.b)
+        answers = {"predicted": row.predicted, "expected": solve(equation)}
+        failures.append({"equation": str(equation), **answers})
+    return failures
 
 
 def search_beams(greedy: pd.DataFrame, width: int, grammar: Grammar) -> dict[str, Any]:

@@ -140,6 +140,7 @@ class Train(StrictModel):
         weight_decay: of both, times the learning rate.
         validate_every: steps between validations.
         early_stopping_patience: validations without a better validation loss before stopping.
+        stop_at_exact_match: validation exact match that ends the training; null for none.
     """
 
     seed: Seed
@@ -153,6 +154,7 @@ class Train(StrictModel):
     weight_decay: Share
     validate_every: Count
     early_stopping_patience: Count
+    stop_at_exact_match: Share | None
 
     @model_validator(mode="after")
     def _check(self) -> "Train":
@@ -167,6 +169,31 @@ class Train(StrictModel):
     def steps(self) -> int:
         """Return the number of steps without early stopping."""
         return self.warmup_steps + self.flat_steps + self.decay_steps
+
+
+class Grpo(StrictModel):
+    """Describe the reinforcement learning after the supervised training (`stages.grpo`).
+
+    Attributes:
+        steps: 0 for none.
+        questions: equations asked a step.
+        group_size: answers sampled to each.
+        learning_rate_factor: of train's learning rates, at the peak.
+        warmup_steps: to the peak; then the rate decays to 0.
+        mistake_copies: how often each question that the supervised model gets wrong is added to the
+            questions.
+        kl_weight: of the divergence from the supervised model, in the loss.
+        max_gradient_norm: longer gradients are scaled down to this.
+    """
+
+    steps: NonNegative
+    questions: Count
+    group_size: Annotated[int, Field(ge=2)]
+    learning_rate_factor: Rate
+    warmup_steps: Count
+    mistake_copies: NonNegative
+    kl_weight: Annotated[float, Field(ge=0)]
+    max_gradient_norm: Annotated[float, Field(gt=0)]
 
 
 class Export(StrictModel):
@@ -204,6 +231,7 @@ class Params(StrictModel):
     generate: Generate
     model: Model
     train: Train
+    grpo: Grpo
     export: Export
     evaluate: Evaluate
     promote: Gate
@@ -223,6 +251,12 @@ class Params(StrictModel):
             raise ValueError(
                 f"train.batch_sizes has {largest}, more than the {rows} training equations of an "
                 "operation; lower it or raise generate.train_size"
+            )
+        parts = 2 * len(self.generate.operations)
+        if self.grpo.questions % parts:
+            raise ValueError(
+                f"grpo.questions is {self.grpo.questions}; give a multiple of {parts}: each "
+                "operation has an equal share, computed in two halves"
             )
         return self
 

@@ -1,8 +1,8 @@
 """Train the model: `python -m stages.train`.
 
-Reads   params.yaml (`model`, `train`, the domain), data/train.csv, data/validation.csv
+Reads   params.yaml (`model`, `train`, `grpo`, the domain), data/train.csv, data/validation.csv
 Writes  model/config.json, model/model.safetensors, model/input_profile.json, metrics/history.csv,
-        metrics/training.json, reports/training.json
+        metrics/grpo.csv, metrics/training.json, reports/training.json
 
 Validation is teacher-forced: where the argmax is the next token of the reference everywhere, greedy
 decoding would generate that reference.
@@ -31,7 +31,7 @@ from arithmetic.grammar import Operands
 from arithmetic.input_profile import profile, write_profile
 from arithmetic.model import Transformer
 from arithmetic.tokenizer import VOCABULARY_SIZE
-from stages import MODEL, checkpoint, stop_if_orphaned
+from stages import MODEL, checkpoint, grpo, stop_if_orphaned
 from stages.dataset import read_split
 from stages.optimizer import build_optimizers
 from stages.params import Params, Train, load_params
@@ -39,6 +39,7 @@ from stages.progress import ProgressBar
 from stages.workers import SHARDS, Workers, run_workers
 
 HISTORY = Path("metrics/history.csv")
+GRPO = Path("metrics/grpo.csv")
 METRICS = Path("metrics/training.json")
 REPORT = Path("reports/training.json")
 VALIDATION_BATCH = 500
@@ -53,6 +54,7 @@ class Job:
         params: the optimization.
         prompt_length: tokens of a prompt; the loss is taken on what follows.
         train, validation: sequences of each format, [N, T] uint8.
+        grpo: the reinforcement learning that follows, if any.
     """
 
     config: ModelConfig
@@ -60,10 +62,13 @@ class Job:
     prompt_length: int
     train: list[Tensor]
     validation: list[Tensor]
+    grpo: grpo.Setup | None
 
     def digest(self) -> str:
         """Return the SHA-256 over the job and the code: the key of its checkpoint."""
         shape = [self.config.model_dump(), self.params.model_dump(), self.prompt_length]
+        if self.grpo:
+            shape.append(self.grpo.params.model_dump())
         result = hashlib.sha256(json.dumps(shape).encode())
         for data in (*self.train, *self.validation):
             result.update(repr(data.shape).encode() + data.numpy().tobytes())
@@ -95,9 +100,24 @@ class Progress:
         return losses.index(min(losses)) if losses else 0
 
     def is_finished(self, params: Train) -> bool:
-        """Return whether all steps are done or early stopping applies."""
+        """Return whether all steps are done or a reason to stop early applies."""
+        if self.step == params.steps:
+            return True
         since_best = len(self.history) - 1 - self.best
-        return self.step == params.steps or since_best >= params.early_stopping_patience
+        exact_match = self.history[-1]["validation_exact_match"] if self.history else 0.0
+        return since_best >= params.early_stopping_patience or (
+            params.stop_at_exact_match is not None and exact_match >= params.stop_at_exact_match
+        )
+
+
+def train_and_tune(job: Job, workers: Workers) -> tuple[Progress, grpo.Tuning]:
+    """Train, and continue by reinforcement learning if `grpo.steps` is above 0."""
+    progress, tuning = train(job, workers), grpo.Tuning()
+    if job.grpo:
+        progress.weights, tuning = grpo.tune(
+            job.config, progress.weights, job.grpo, job.digest(), workers
+        )
+    return progress, tuning
 
 
 def train(job: Job, workers: Workers) -> Progress:
@@ -273,8 +293,15 @@ def build_job(params: Params, train: dict[str, Operands], validation: dict[str, 
         ]
         return torch.from_numpy(np.concatenate(parts))
 
-    encoded = ([encode(split, fmt) for fmt in all_formats] for split in (train, validation))
-    job = Job(config, params.train, lengths[0].prompt, *encoded)
+    setup = grpo.Setup(params.grpo, params.train, grammar, train, validation)
+    job = Job(
+        config,
+        params.train,
+        lengths[0].prompt,
+        train=[encode(train, fmt) for fmt in all_formats],
+        validation=[encode(validation, fmt) for fmt in all_formats],
+        grpo=setup if params.grpo.steps else None,
+    )
     for fmt, rows, size in zip(all_formats, job.train, params.train.batch_sizes, strict=True):
         if len(rows) < size:
             raise InvalidParamsError(
@@ -284,8 +311,14 @@ def build_job(params: Params, train: dict[str, Operands], validation: dict[str, 
     return job
 
 
-def write(progress: Progress, job: Job, params: Params, train_data: dict[str, Operands]) -> None:
-    """Write the model, the history, the metric and the report."""
+def write(
+    progress: Progress,
+    tuning: grpo.Tuning,
+    job: Job,
+    params: Params,
+    train_data: dict[str, Operands],
+) -> None:
+    """Write the model, the curves, the metric and the report."""
     for path in (MODEL / artifacts.CONFIG, HISTORY, REPORT):
         path.parent.mkdir(exist_ok=True)
     generate = params.generate
@@ -297,6 +330,8 @@ def write(progress: Progress, job: Job, params: Params, train_data: dict[str, Op
     best = progress.history[progress.best]
     rows = [{**row, "best": int(row is best)} for row in progress.history]
     pd.DataFrame(rows).to_csv(HISTORY, index=False, lineterminator="\n")
+    curves = pd.DataFrame(tuning.rows, columns=grpo.COLUMNS)
+    curves.to_csv(GRPO, index=False, lineterminator="\n", float_format="%.6g")
     metrics = {"parameters": sum(tensor.numel() for tensor in progress.weights.values())}
     report = {
         **metrics,
@@ -304,6 +339,7 @@ def write(progress: Progress, job: Job, params: Params, train_data: dict[str, Op
         "stopped_early": progress.step < params.train.steps,
         "best_step": best["step"],
         **{key: value for key, value in best.items() if key.startswith("validation_")},
+        **({"grpo": tuning.report} if job.grpo else {}),
     }
     for path, content in ((METRICS, metrics), (REPORT, report)):
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -317,9 +353,9 @@ def main() -> None:
         train_data = read_split("train", grammar)
         job = build_job(params, train_data, read_split("validation", grammar))
         with checkpoint.exclusive():  # until the outputs are written
-            progress = run_workers(train, job)
+            progress, tuning = run_workers(train_and_tune, job)
             stop_if_orphaned()
-            write(progress, job, params, train_data)
+            write(progress, tuning, job, params, train_data)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,25 @@ def test_run_and_version_explain_themselves(versions):
     assert client.get_registered_model(MODEL_NAME).description
 
 
+def test_curves_of_reinforcement_learning_are_logged_by_operation(project):
+    write_json(project / "reports/training.json", TRAINING | {"grpo": {"errors_before": 90}})
+    (project / "metrics/grpo.csv").write_text(
+        "step,operation,reward,gradient_norm,exact_match\n0,+,,,0.5\n0,-,,,0.25\n"
+        "10,+,0.75,0.1,1\n10,-,0.5,0.1,1\n"
+    )
+    assert run_content.numbers(project, {})["grpo/errors_before"] == 90
+    points = [point for point in run_content.curves(project) if point[0].startswith("grpo/")]
+    assert sorted(points) == [
+        ("grpo/exact_match_addition", 0.5, 0),
+        ("grpo/exact_match_addition", 1.0, 10),
+        ("grpo/exact_match_subtraction", 0.25, 0),
+        ("grpo/exact_match_subtraction", 1.0, 10),
+        ("grpo/gradient_norm", 0.1, 10),
+        ("grpo/reward_addition", 0.75, 10),
+        ("grpo/reward_subtraction", 0.5, 10),
+    ]
+
+
 def test_largest_report_gives_at_most_25_metrics(project):
     report = json.loads((project / "reports/evaluation.json").read_text())
     report["by_operation"] = {symbol: {"errors": 0} for symbol in "+-*/"}

@@ -177,7 +177,6 @@ def test_each_kind_of_failure_is_counted_as_itself(answer, end, kind):
     kinds = ("hallucinations", "infinite_generation", "out_of_range")
     assert count_outcomes(rows) == {name: int(name == kind) for name in kinds}
     assert count(rows)["errors"] == int(kind is not None)
-    assert rows["expected"].tolist() == ["2"]
 
 
 def test_quotients_are_compared_in_both_numbers():

@@ -101,6 +101,14 @@ def test_early_stopping_keeps_the_best_weights(run):
     assert shorter.best <= progress.best
 
 
+def test_training_stops_at_an_exact_match(run):
+    progress = run(stop_at_exact_match=0.05, validate_every=10)
+    reached = [row["validation_exact_match"] >= 0.05 for row in progress.history]
+    assert reached[-1]
+    assert not any(reached[:-1])
+    assert progress.step < 150
+
+
 def test_interrupted_training_resumes_to_the_same_bytes(run, monkeypatch):
     whole, save = run(), checkpoint.save
     for step in (50, 100):
