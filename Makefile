@@ -20,7 +20,7 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-.PHONY: help run serve test tables setup lock lint format experiment hard-cases seeds promote rollback \
+.PHONY: help run serve test tables figures setup lock lint format experiment hard-cases seeds promote rollback \
 	lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop bench-serving \
 	bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults bench-kills
 
@@ -77,6 +77,8 @@ lineage: setup ## check the chain from a version to its run, lock, commit and da
 ##@ Proofs
 tables: setup ## write the tables of README and docs from the committed results
 	@python -m benchmarks.tables
+figures: setup ## draw the figures of README and docs
+	@python -m benchmarks.figures
 certify-full: setup ## decode every equation of the domain with the served graphs
 	@python -m benchmarks.certify_full
 reproduce: setup ## retrain in a clone of the last commit and compare every hash
