@@ -96,7 +96,7 @@ bench-pipeline: setup ## seconds of each stage, on all cores and on one
 bench-decoders: setup ## milliseconds of the decoder graphs, beside the first version's
 	@python -m benchmarks.decoders
 bench-grpo: setup ## reinforcement learning against supervised steps, from the same start
-	@python -m benchmarks.grpo
+	@python -m benchmarks.grpo_comparison
 bench-serving: setup ## requests per second, beside other servers (needs wrk)
 	@python -m benchmarks.serving
 bench-serving-environment: setup ## start-up time, memory and disk of the service

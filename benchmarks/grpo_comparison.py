@@ -1,6 +1,6 @@
 """Compare reinforcement learning with more supervised steps, from the same start.
 
-    make bench-grpo        python -m benchmarks.grpo [--seeds 1 2 3]
+    make bench-grpo        python -m benchmarks.grpo_comparison [--seeds 1 2 3]
 
 Trains with experiments/grpo.yaml until the training stops itself, then goes on from there twice: by
 `stages.grpo`, and by supervised steps with the same optimizers and schedule, as many as take about
@@ -145,7 +145,7 @@ def run_seed(params: Params) -> dict[str, Any]:
 
 def main() -> None:
     """Compare with each seed of the training."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.grpo")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.grpo_comparison")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tiny", action="store_true", help="operands 0-9, no result: a test")
     options = parser.parse_args()
