@@ -96,7 +96,7 @@ bench-decoders: setup ## milliseconds of the decoder graphs, beside the first ve
 bench-serving: setup ## requests per second, beside other servers (needs wrk)
 	@python -m benchmarks.serving
 bench-serving-environment: setup ## start-up time, memory and disk of the service
-	@python -m benchmarks.serving_environment
+	@python -m benchmarks.serving --environment
 bench-faults: setup ## the service under overload, kills, swaps and bad input
 	@python -m benchmarks.faults
 bench-kills: setup ## kill -9 at a thousand points of dvc repro
