@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
-from benchmarks.results_file import machine, write
+from benchmarks.results_file import machine, table, write
 from benchmarks.workspace import clone, environment, git
 from registry.dvc_lock import read_lock
 from stages import REPRODUCIBLE_ENVIRONMENT
@@ -32,7 +32,7 @@ INSTRUCTION_SETS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "a
 def describe_environment() -> dict[str, Any]:
     """Return what the hashes are computed with."""
     info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
+    flags = info.read_text().split() if info.exists() else []
     return {
         **machine(),
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
@@ -58,23 +58,21 @@ def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
     """
     clone(folder)
     expected = read_lock(folder).merged("outs")
-    pinned = []
+    command = [sys.executable, "-m", "dvc", "repro"]
     if cores:
         allowed = sorted(os.sched_getaffinity(0))[:cores]
-        pinned = ["taskset", "-c", ",".join(map(str, allowed))]
+        command = ["taskset", "-c", ",".join(map(str, allowed)), *command]
     started = time.monotonic()
-    command = [*pinned, sys.executable, "-m", "dvc", "repro"]
-    if subprocess.run(command, cwd=folder, env=environment(), check=False).returncode:
+    if subprocess.call(command, cwd=folder, env=environment()):
         raise UserError("dvc repro failed in the clone (see above)")
     outputs = compare(expected, read_lock(folder).merged("outs"))
-    changed = git(folder, "status", "--porcelain").splitlines()
-    is_equal = not changed and all(row["expected"] == row["actual"] for row in outputs.values())
+    changed = [line[3:] for line in git(folder, "status", "--porcelain").splitlines()]
     return {
         "commit": git(folder, "rev-parse", "HEAD").strip(),
-        "equal": is_equal,
+        "equal": not changed and all(row["expected"] == row["actual"] for row in outputs.values()),
         "cores_allowed": cores or machine()["cores"],
         "seconds": round(time.monotonic() - started),
-        "changed_files": [line[3:] for line in changed],
+        "changed_files": changed,
         "outputs": outputs,
         "environment": describe_environment(),
     }
@@ -82,26 +80,25 @@ def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
 
 def show(certificate: dict[str, Any]) -> str:
     """Return the certificate as text."""
-    lines = [json.dumps(certificate["environment"], indent=2), ""]
-    lines += [f"commit {certificate['commit']}, {certificate['seconds']} seconds", ""]
-    lines += [f"{'output':32} {'expected':36} {'actual':36}"]
-    for path, row in certificate["outputs"].items():
-        sign = "=" if row["expected"] == row["actual"] else "DIFFERS"
-        lines.append(f"{path:32} {row['expected']:36} {row['actual']:36} {sign}")
-    lines += [f"committed file changed: {name}" for name in certificate["changed_files"]]
-    return "\n".join(lines)
+    rows = [
+        {"output": path, **row, "": "=" if row["expected"] == row["actual"] else "DIFFERS"}
+        for path, row in certificate["outputs"].items()
+    ]
+    changed = [f"committed file changed: {name}" for name in certificate["changed_files"]]
+    headline = f"\ncommit {certificate['commit']}, {certificate['seconds']} seconds\n"
+    text = json.dumps(certificate["environment"], indent=2)
+    return "\n".join([text, headline, table(rows), *changed])
 
 
 def main() -> None:
     """Reproduce, print and write the certificate."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce")
     parser.add_argument("--cores", type=int, help="use only so many")
-    parser.add_argument("--result", default="reproduce", help="name of the result")
     options = parser.parse_args()
     with cli_errors(), tempfile.TemporaryDirectory() as scratch:
         certificate = reproduce(Path(scratch) / "clone", options.cores)
         print(show(certificate))
-        write(options.result, certificate)
+        write("reproduce", certificate)
         if not certificate["equal"]:
             raise UserError(
                 "this machine arrives at other bytes than dvc.lock",
