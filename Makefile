@@ -88,7 +88,7 @@ reproduce-cpus: setup ## a short pipeline on emulated Intel and AMD CPUs: the sa
 bench-setup: setup ## seconds to install the lock, by pip and by uv
 	@python -m benchmarks.setup
 bench-noop: setup ## seconds of a dvc repro with nothing to do
-	@python -m benchmarks.noop
+	@python -m benchmarks.pipeline --noop
 bench-pipeline: setup ## seconds of each stage, on all cores and on one
 	@python -m benchmarks.pipeline
 bench-decoders: setup ## milliseconds of the decoder graphs, beside the first version's

@@ -1,14 +1,12 @@
 """Retrain in a clone of the last commit and compare every hash with the committed dvc.lock.
 
-    make reproduce        python -m benchmarks.reproduce [--cores 1]
+    make reproduce        python -m benchmarks.reproduce        (one core: taskset -c 0 make …)
 
 The clone has an empty DVC cache and a store of its own, so every stage runs. Prints a certificate
 and writes benchmarks/results/reproduce.json; exits with 1 if an output or a committed file differs.
 """
 
-import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -50,7 +48,7 @@ def compare(expected: dict[str, str], actual: dict[str, str]) -> dict[str, dict[
     }
 
 
-def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
+def reproduce(folder: Path) -> dict[str, Any]:
     """Run the pipeline from nothing in a clone at `folder`; return the certificate.
 
     Raises:
@@ -58,11 +56,7 @@ def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
     """
     clone(folder)
     expected = read_lock(folder).merged("outs")
-    command = [sys.executable, "-m", "dvc", "repro"]
-    if cores:
-        allowed = sorted(os.sched_getaffinity(0))[:cores]
-        command = ["taskset", "-c", ",".join(map(str, allowed)), *command]
-    started = time.monotonic()
+    started, command = time.monotonic(), [sys.executable, "-m", "dvc", "repro"]
     if subprocess.call(command, cwd=folder, env=environment()):
         raise UserError("dvc repro failed in the clone (see above)")
     outputs = compare(expected, read_lock(folder).merged("outs"))
@@ -70,7 +64,6 @@ def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
     return {
         "commit": git(folder, "rev-parse", "HEAD").strip(),
         "equal": not changed and all(row["expected"] == row["actual"] for row in outputs.values()),
-        "cores_allowed": cores or machine()["cores"],
         "seconds": round(time.monotonic() - started),
         "changed_files": changed,
         "outputs": outputs,
@@ -79,7 +72,6 @@ def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
 
 
 def show(certificate: dict[str, Any]) -> str:
-    """Return the certificate as text."""
     rows = [
         {"output": path, **row, "": "=" if row["expected"] == row["actual"] else "DIFFERS"}
         for path, row in certificate["outputs"].items()
@@ -91,12 +83,8 @@ def show(certificate: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Reproduce, print and write the certificate."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce")
-    parser.add_argument("--cores", type=int, help="use only so many")
-    options = parser.parse_args()
     with cli_errors(), tempfile.TemporaryDirectory() as scratch:
-        certificate = reproduce(Path(scratch) / "clone", options.cores)
+        certificate = reproduce(Path(scratch) / "clone")
         print(show(certificate))
         write("reproduce", certificate)
         if not certificate["equal"]:

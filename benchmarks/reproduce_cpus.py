@@ -22,7 +22,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -42,8 +41,10 @@ from stages.params import load_params
 from stages.workers import Workers, set_deterministic
 
 QEMU = "qemu-x86_64"
-SOURCES = ("arithmetic/*.py", "stages/*.py", "benchmarks/reproduce*.py", "benchmarks/workspace.py")
-SOURCES += ("params.yaml", "experiments/*.yaml", "hard_cases.csv", "model/*.json", "model/*.saf*")
+SOURCES = (
+    *("arithmetic/*.py", "stages/*.py", "benchmarks/reproduce*.py", "benchmarks/workspace.py"),
+    *("params.yaml", "experiments/*.yaml", "hard_cases.csv", "model/*.json", "model/*.saf*"),
+)
 # Name, command before `python`, and the sets of instructions that numpy does not use.
 CPUS = {
     "this CPU": ("", ""),
@@ -51,7 +52,6 @@ CPUS = {
     "Intel Haswell, emulated": (f"{QEMU} -cpu Haswell", "X86_V3"),
     "AMD EPYC, emulated": (f"{QEMU} -cpu EPYC", "X86_V3"),
 }
-QUICK_CPUS = ("this CPU", "Intel Haswell, emulated", "AMD EPYC, emulated")
 
 MODULES = {"generate": generate, "train": train, "export": export, "evaluate": evaluate}
 FEW_STEPS = {"warmup_steps": 1, "flat_steps": 1, "decay_steps": 2, "validate_every": 2}
@@ -175,7 +175,6 @@ def build_table(hashes: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
 
 
 def is_equal(row: dict[str, str]) -> bool:
-    """Return whether all CPUs have one hash."""
     return len(set(row.values())) == 1
 
 
@@ -189,12 +188,12 @@ def compare_with_repository(folder: Path) -> dict[str, bool]:
     return same
 
 
-def compare(is_quick: bool, cpus: Iterable[str], folder: Path) -> dict[str, Any]:
+def compare(is_quick: bool, folder: Path) -> dict[str, Any]:
     """Compute on every CPU, as many at once as there are cores, and compare."""
     if not shutil.which(QEMU):
         raise UserError(f"{QEMU} is not installed", "apt-get install qemu-user")
     emulator = subprocess.check_output([QEMU, "--version"], text=True).splitlines()[0]
-    folders = {cpu: folder / cpu.replace(" ", "-") for cpu in cpus}
+    folders = {cpu: folder / cpu.replace(" ", "-") for cpu in CPUS}
     allowed = sorted(os.sched_getaffinity(0))
     with ThreadPoolExecutor(len(allowed)) as pool:
         jobs = {
@@ -224,7 +223,6 @@ def show(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Compare, print and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce_cpus")
     parser.add_argument("--quick", action="store_true", help="operands 0-9 alone, no result")
     parser.add_argument("--into", type=Path, help="only run the pipelines on this CPU, in a folder")
@@ -236,8 +234,7 @@ def main() -> None:
             (options.into / "sha256.json").write_text(json.dumps(hashes, indent=2), "utf-8")
             return
         folder = ROOT / ".bench" / "cpus" / code_digest(*SOURCES)
-        cpus = QUICK_CPUS if options.quick else CPUS
-        result = compare(options.quick, cpus, Path(scratch) if options.quick else folder)
+        result = compare(options.quick, Path(scratch) if options.quick else folder)
         print(show(result))
         if not options.quick:
             write("reproduce-cpus", result)
@@ -245,7 +242,7 @@ def main() -> None:
             raise UserError("CPUs differ in the outputs marked above")
         if not all(result["as_in_repository"].values()):
             raise UserError("every CPU has the same bytes, and they are not the repository's")
-        print(f"\n{len(result['outputs'])} outputs, equal on all {len(cpus)}")
+        print(f"\n{len(result['outputs'])} outputs, equal on all {len(CPUS)}")
 
 
 if __name__ == "__main__":

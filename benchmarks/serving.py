@@ -42,6 +42,10 @@ ENGINE = ("onnxruntime==1.32.0", "numpy==2.4.6", "pydantic==2.14.4")
 LOCK = str(ROOT / "requirements" / "serving.lock")
 IMAGE = ("--only-binary", ":all:", "--require-hashes", "-r", LOCK)
 MANY, CHECKED, EQUATIONS = 64, 50, 1000
+COLUMNS = (
+    *("per_second_64", "throughput_of_constant", "p50_ms_64", "p99_ms_64"),
+    *("per_second_1", "p50_ms_1", "failures"),
+)
 
 Figures = dict[str, float]
 
@@ -196,7 +200,7 @@ def run_round(server: Server, programs: Path, model: Path, uri: str, seconds: fl
         log, url = Path(folder) / "log", address + server.path
         process = Process(command, address + server.ready, log, cores()[0], **variables)
         try:
-            figures = {"ready_seconds": process.start(), "failures": 0.0}
+            figures = {"ready_seconds": process.start(), "failures": 0}
             run_wrk(url, bodies, MANY, 1, cores()[1])
             for connections in (MANY, 1):
                 check(server, url, model)  # answered after what the load before left waiting
@@ -213,7 +217,7 @@ def summarize(rounds: list[Figures], constant: list[Figures]) -> Figures:
     """Return medians over the rounds, also of the ratios to the constant answer."""
     row = {key: round(median(figures[key] for figures in rounds), 3) for key in rounds[0]}
     row["failures"] = sum(figures["failures"] for figures in rounds)
-    ratios = {"throughput_of_constant": f"requests_per_second_{MANY}"}
+    ratios = {"throughput_of_constant": f"per_second_{MANY}"}
     ratios |= {"latency_of_constant": "p50_ms_1"}
     for name, key in ratios.items() if constant else ():
         pairs = zip(rounds, constant, strict=True)
@@ -222,7 +226,6 @@ def summarize(rounds: list[Figures], constant: list[Figures]) -> Figures:
 
 
 def judge_targets(row: Figures) -> dict[str, bool]:
-    """Return which targets the service meets, beside the constant answer of the same round."""
     throughput, latency = row["throughput_of_constant"], row["latency_of_constant"]
     return {
         "throughput at least 1.2 times the constant answer's": throughput >= 1.2,
@@ -262,21 +265,12 @@ def measure(
 
 
 def show(figures: dict[str, Any], servers: dict[str, Server]) -> None:
-    """Print the table; × is the throughput over the constant answer's."""
-    rows = [
-        {
-            "server": servers[name].title,
-            f"req/s at {MANY}": row[f"requests_per_second_{MANY}"],
-            "×": row.get("throughput_of_constant", ""),
-            f"p50 ms at {MANY}": row[f"p50_ms_{MANY}"],
-            f"p99 ms at {MANY}": row[f"p99_ms_{MANY}"],
-            "req/s at 1": row["requests_per_second_1"],
-            "p50 ms at 1": row["p50_ms_1"],
-            "failed": int(row["failures"]),
-        }
-        for name, row in figures["servers"].items()
-    ]
-    print(table(rows))
+    rows = figures["servers"]
+    print(
+        table(
+            [{"": servers[n].title} | {c: r.get(c, "") for c in COLUMNS} for n, r in rows.items()]
+        )
+    )
     for name, reason in figures["not_measured"].items():
         print(f"{servers[name].title} not measured: {reason}")
 
@@ -303,7 +297,6 @@ def measure_environment(model: Path, rounds: int, seconds: float) -> dict[str, A
 
 
 def main() -> None:
-    """Measure, print and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("--environment", action="store_true", help="start-up, memory and disk")
     parser.add_argument("--only", default="", help="names with commas between; default: all")

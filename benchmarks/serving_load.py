@@ -38,7 +38,7 @@ end
 function done(summary, latency)
   local e = summary.errors
   io.write(string.format(
-    '{"requests_per_second": %.1f, "p50_ms": %.3f, "p99_ms": %.3f, "failures": %d}\\n',
+    '{"per_second": %.1f, "p50_ms": %.3f, "p99_ms": %.3f, "failures": %d}\\n',
     summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3,
     latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
 end
@@ -111,12 +111,10 @@ class Loops:
 
     @property
     def statuses(self) -> Counter[int]:
-        """Count the answers by status."""
         return Counter({status: len(values) for status, values in self.seconds.items()})
 
     @property
     def failures(self) -> int:
-        """Count wrong and missing answers and lost and refused connections."""
         return self.wrong + self.cut + self.refused + self.unanswered
 
     def percentile_ms(self, status: int, share: float = 0.99) -> float:

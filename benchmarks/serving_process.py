@@ -82,7 +82,6 @@ class Process:
         return time.perf_counter() - started
 
     def kill(self) -> None:
-        """Kill the process group."""
         if self.popen.poll() is None:
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
@@ -98,7 +97,6 @@ class Process:
         return self.popen.returncode
 
     def memory_mb(self) -> float:
-        """Return the resident memory of the process."""
         status = Path(f"/proc/{self.popen.pid}/status").read_text()
         return round(int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6, 1)
 

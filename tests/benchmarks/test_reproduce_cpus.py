@@ -5,7 +5,7 @@ import pytest
 
 from arithmetic.errors import UserError
 from benchmarks import reproduce_cpus
-from benchmarks.reproduce_cpus import QEMU, QUICK_CPUS, build_table, compare, is_equal, show
+from benchmarks.reproduce_cpus import QEMU, build_table, compare, is_equal, show
 
 
 @pytest.mark.qemu
@@ -14,7 +14,7 @@ def test_tiny_pipelines_have_the_same_hashes_on_emulated_cpus(tmp_path):
     if not shutil.which(QEMU):
         assert "CI" not in os.environ, f"{QEMU} is missing; .ci/run installs it"
         pytest.skip(f"{QEMU} is not installed (apt-get install qemu-user)")
-    result = compare(True, QUICK_CPUS, tmp_path)
+    result = compare(True, tmp_path)
     assert result["equal"], show(result)
     for name in ("tiny", "tiny-four-operations"):
         assert {f"{name}/{path}" for path in ("data/train.csv", "reports/evaluation.json")} <= set(
@@ -34,5 +34,5 @@ def test_a_difference_is_shown_and_a_missing_output_is_one():
 def test_without_the_emulator_the_error_names_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduce_cpus, "QEMU", "no-such-emulator")
     with pytest.raises(UserError) as caught:
-        compare(True, QUICK_CPUS, tmp_path)
+        compare(True, tmp_path)
     assert "apt-get install qemu-user" in caught.value.hint
