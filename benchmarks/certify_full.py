@@ -3,8 +3,8 @@
     make certify-full        python -m benchmarks.certify_full
 
 `stages.evaluate` certifies the PyTorch model by one pass and the graphs on a sample. This takes no
-shortcut: each equation is generated token by token by onnxruntime, parsed as the service parses it
-and compared with exact arithmetic. Writes benchmarks/results/certify-full.json.
+shortcut: each equation is answered as the service answers it, token by token by onnxruntime, and
+compared with exact arithmetic. Writes benchmarks/results/certify-full.json.
 """
 
 import time
@@ -13,28 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from arithmetic import artifacts, formats
+from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import Equation, solve
 from benchmarks.results_file import ROOT, write
-from stages.certify import DECODED_BATCH, Equations, WorkerModel, run_over_shards
+from stages.certify import Equations, WorkerModel, run_over_shards
 
-SHARD, FIRST_FAILURES = 10_000, 10
+SHARD, BATCH, FIRST_FAILURES = 10_000, 500, 10
 
 
 def find_wrong(model: WorkerModel, equations: Equations) -> np.ndarray:
     """Return whether the decoded answer of each equation is wrong or has no end: [N] bool."""
-    onnx_model, operation = model.onnx_model, equations.operation
-    digits, name = onnx_model.grammar.digits, formats.get_format(operation).name
     wrong: list[bool] = []
-    for part, prompts in zip(
-        equations.split(DECODED_BATCH), model.encode_batches(equations), strict=True
-    ):
-        generated = onnx_model.generate(name, prompts).tolist()
-        for a, b, ids in zip(part.a.tolist(), part.b.tolist(), generated, strict=True):
-            answer = formats.parse_answer(operation, ids, digits)
-            expected = solve(Equation(a, operation, b))
-            wrong.append(answer.text != expected or not answer.ended)
+    for part in equations.split(BATCH):
+        operands = zip(part.a.tolist(), part.b.tolist(), strict=True)
+        questions = [Equation(a, part.operation, b) for a, b in operands]
+        answers = model.onnx_model.answer(questions)
+        pairs = zip(questions, answers, strict=True)
+        wrong += [not answer.ended or answer.text != solve(question) for question, answer in pairs]
     return np.array(wrong)
 
 

@@ -64,8 +64,9 @@ def code_digest(*patterns: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as columns under the keys of the first."""
-    lines = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    """Return rows as columns under their keys."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [keys, *([_text(row.get(key, "")) for key in keys] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ([f"{t:>{w}}" for t, w in zip(line, widths, strict=True)] for line in lines)
     return "\n".join("  ".join(line) for line in padded)
