@@ -90,7 +90,7 @@ reproduce-cpus: setup ## a short pipeline on emulated Intel and AMD CPUs: the sa
 bench-setup: setup ## seconds to install the lock, by pip and by uv
 	@python -m benchmarks.setup
 bench-noop: setup ## seconds of a dvc repro with nothing to do
-	@python -m benchmarks.noop
+	@python -m benchmarks.pipeline --noop
 bench-pipeline: setup ## seconds of each stage, on all cores and on one
 	@python -m benchmarks.pipeline
 bench-decoders: setup ## milliseconds of the decoder graphs, beside the first version's
@@ -100,7 +100,7 @@ bench-grpo: setup ## reinforcement learning against supervised steps, from the s
 bench-serving: setup ## requests per second, beside other servers (needs wrk)
 	@python -m benchmarks.serving
 bench-serving-environment: setup ## start-up time, memory and disk of the service
-	@python -m benchmarks.serving_environment
+	@python -m benchmarks.serving --environment
 bench-faults: setup ## the service under overload, kills, swaps and bad input
 	@python -m benchmarks.faults
 bench-kills: setup ## kill -9 at a thousand points of dvc repro

@@ -1,42 +1,36 @@
 """Decode every equation of a model's domain with the graphs that a service loads.
 
-    make certify-full        python -m benchmarks.certify_full [--model DIR] [--result NAME]
+    make certify-full        python -m benchmarks.certify_full
 
 `stages.evaluate` certifies the PyTorch model by one pass and the graphs on a sample. This takes no
-shortcut: each equation is generated token by token by onnxruntime, parsed as the service parses it
-and compared with exact arithmetic. Writes benchmarks/results/certify-full.json.
+shortcut: each equation is answered as the service answers it, token by token by onnxruntime, and
+compared with exact arithmetic. Writes benchmarks/results/certify-full.json.
 """
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from arithmetic import artifacts, formats
+from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import Equation, solve
 from benchmarks.results_file import ROOT, write
 from stages.certify import Equations, WorkerModel, run_over_shards
 
-SHARD = 10_000
-BATCH = 500
-FIRST_FAILURES = 10
+SHARD, BATCH, FIRST_FAILURES = 10_000, 500, 10
 
 
 def find_wrong(model: WorkerModel, equations: Equations) -> np.ndarray:
     """Return whether the decoded answer of each equation is wrong or has no end: [N] bool."""
-    onnx_model, operation = model.onnx_model, equations.operation
-    digits, name = onnx_model.grammar.digits, formats.get_format(operation).name
     wrong: list[bool] = []
     for part in equations.split(BATCH):
-        prompts = formats.encode_prompts(*part, digits).astype(np.int64)
-        generated = onnx_model.generate(name, prompts).tolist()
-        for a, b, ids in zip(part.a.tolist(), part.b.tolist(), generated, strict=True):
-            answer = formats.parse_answer(operation, ids, digits)
-            expected = solve(Equation(a, operation, b))
-            wrong.append(answer.text != expected or not answer.ended)
+        operands = zip(part.a.tolist(), part.b.tolist(), strict=True)
+        questions = [Equation(a, part.operation, b) for a, b in operands]
+        answers = model.onnx_model.answer(questions)
+        pairs = zip(questions, answers, strict=True)
+        wrong += [not answer.ended or answer.text != solve(question) for question, answer in pairs]
     return np.array(wrong)
 
 
@@ -49,14 +43,10 @@ def certify(directory: Path) -> dict[str, Any]:
     grammar = artifacts.load_config(directory).get_grammar()
     if not grammar.is_listed:
         raise UserError(f"the domain has {grammar.size:,} equations, too many to list")
-    started = time.monotonic()
-    domain = [
-        Equations(operation, *grammar.equations(operation)) for operation in grammar.operations
-    ]
-    by_operation, failures = {}, []
-    for part, wrong in zip(
-        domain, run_over_shards(find_wrong, directory, domain, SHARD, "certify-full"), strict=True
-    ):
+    started, by_operation, failures = time.monotonic(), {}, []
+    domain = [Equations(name, *grammar.equations(name)) for name in grammar.operations]
+    results = run_over_shards(find_wrong, directory, domain, SHARD, "certify-full")
+    for part, wrong in zip(domain, results, strict=True):
         by_operation[part.operation] = {"equations": len(wrong), "errors": int(wrong.sum())}
         for row in np.flatnonzero(wrong)[:FIRST_FAILURES]:
             failures.append(f"{part.a[row]}{part.operation}{part.b[row]}=")
@@ -70,14 +60,9 @@ def certify(directory: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Certify one model directory and write the result."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.certify_full")
-    parser.add_argument("--model", type=Path, default=ROOT / "model")
-    parser.add_argument("--result", default="certify-full", help="name of the result")
-    options = parser.parse_args()
     with cli_errors():
-        figures = certify(options.model.resolve())
-        path = write(options.result, figures)
+        figures = certify(ROOT / "model")
+        path = write("certify-full", figures)
         print(f"{figures['errors']} errors in {figures['equations']:,} equations: {path}")
         if figures["errors"]:
             raise UserError(f"wrong answers, such as {', '.join(figures['first_failures'])}")

@@ -1,14 +1,12 @@
 """Retrain in a clone of the last commit and compare every hash with the committed dvc.lock.
 
-    make reproduce        python -m benchmarks.reproduce [--cores 1]
+    make reproduce        python -m benchmarks.reproduce        (one core: taskset -c 0 make …)
 
 The clone has an empty DVC cache and a store of its own, so every stage runs. Prints a certificate
 and writes benchmarks/results/reproduce.json; exits with 1 if an output or a committed file differs.
 """
 
-import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
-from benchmarks.results_file import machine, write
+from benchmarks.results_file import machine, table, write
 from benchmarks.workspace import clone, environment, git
 from registry.dvc_lock import read_lock
 from stages import REPRODUCIBLE_ENVIRONMENT
@@ -32,7 +30,7 @@ INSTRUCTION_SETS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "a
 def describe_environment() -> dict[str, Any]:
     """Return what the hashes are computed with."""
     info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
+    flags = info.read_text().split() if info.exists() else []
     return {
         **machine(),
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
@@ -42,15 +40,28 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def compare(expected: dict[str, str], actual: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Return both hashes of each output; "-" where one side does not have it."""
-    return {
-        path: {"expected": expected.get(path, "-"), "actual": actual.get(path, "-")}
-        for path in sorted(expected | actual)
-    }
+def compare(hashes: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Turn side to output to hash into output to side to hash; "-" where a side has no output."""
+    names = sorted({name for part in hashes.values() for name in part})
+    return {name: {side: part.get(name, "-") for side, part in hashes.items()} for name in names}
 
 
-def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
+def is_equal(row: dict[str, str]) -> bool:
+    return len(set(row.values())) == 1
+
+
+def show(outputs: dict[str, dict[str, str]]) -> str:
+    """Return outputs and the first digits of their hashes as text."""
+    return table(
+        [
+            {"output": name, **{side: text[:12] for side, text in row.items()}}
+            | {"": "=" if is_equal(row) else "DIFFERS"}
+            for name, row in outputs.items()
+        ]
+    )
+
+
+def reproduce(folder: Path) -> dict[str, Any]:
     """Run the pipeline from nothing in a clone at `folder`; return the certificate.
 
     Raises:
@@ -58,50 +69,27 @@ def reproduce(folder: Path, cores: int | None) -> dict[str, Any]:
     """
     clone(folder)
     expected = read_lock(folder).merged("outs")
-    pinned = []
-    if cores:
-        allowed = sorted(os.sched_getaffinity(0))[:cores]
-        pinned = ["taskset", "-c", ",".join(map(str, allowed))]
-    started = time.monotonic()
-    command = [*pinned, sys.executable, "-m", "dvc", "repro"]
-    if subprocess.run(command, cwd=folder, env=environment(), check=False).returncode:
+    started, command = time.monotonic(), [sys.executable, "-m", "dvc", "repro"]
+    if subprocess.call(command, cwd=folder, env=environment()):
         raise UserError("dvc repro failed in the clone (see above)")
-    outputs = compare(expected, read_lock(folder).merged("outs"))
-    changed = git(folder, "status", "--porcelain").splitlines()
-    is_equal = not changed and all(row["expected"] == row["actual"] for row in outputs.values())
+    outputs = compare({"expected": expected, "actual": read_lock(folder).merged("outs")})
+    changed = [line[3:] for line in git(folder, "status", "--porcelain").splitlines()]
     return {
         "commit": git(folder, "rev-parse", "HEAD").strip(),
-        "equal": is_equal,
-        "cores_allowed": cores or machine()["cores"],
+        "equal": not changed and all(map(is_equal, outputs.values())),
         "seconds": round(time.monotonic() - started),
-        "changed_files": [line[3:] for line in changed],
+        "changed_files": changed,
         "outputs": outputs,
         "environment": describe_environment(),
     }
 
 
-def show(certificate: dict[str, Any]) -> str:
-    """Return the certificate as text."""
-    lines = [json.dumps(certificate["environment"], indent=2), ""]
-    lines += [f"commit {certificate['commit']}, {certificate['seconds']} seconds", ""]
-    lines += [f"{'output':32} {'expected':36} {'actual':36}"]
-    for path, row in certificate["outputs"].items():
-        sign = "=" if row["expected"] == row["actual"] else "DIFFERS"
-        lines.append(f"{path:32} {row['expected']:36} {row['actual']:36} {sign}")
-    lines += [f"committed file changed: {name}" for name in certificate["changed_files"]]
-    return "\n".join(lines)
-
-
 def main() -> None:
-    """Reproduce, print and write the certificate."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce")
-    parser.add_argument("--cores", type=int, help="use only so many")
-    parser.add_argument("--result", default="reproduce", help="name of the result")
-    options = parser.parse_args()
     with cli_errors(), tempfile.TemporaryDirectory() as scratch:
-        certificate = reproduce(Path(scratch) / "clone", options.cores)
-        print(show(certificate))
-        write(options.result, certificate)
+        certificate = reproduce(Path(scratch) / "clone")
+        print(json.dumps({**certificate, "outputs": "below"}, indent=2))
+        print(show(certificate["outputs"]))
+        write("reproduce", certificate)
         if not certificate["equal"]:
             raise UserError(
                 "this machine arrives at other bytes than dvc.lock",

@@ -1,4 +1,4 @@
-"""Write a benchmark's result as JSON, with the date, the machine and the commit.
+"""Write a benchmark's result as JSON, with the date, the machine and the commit; print tables.
 
 An interrupted benchmark continues from its own result while the code that decides it is the same.
 """
@@ -7,46 +7,41 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from registry.commits import git, head
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+_CODE = ("HEAD", "--", ".", ":!benchmarks/results", ":!docs", ":!*.md")
 
 
 def machine() -> dict[str, Any]:
     """Return the CPU model, the cores this process may use, and the Python version."""
-    cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":")[1].strip() if names else cpu
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": cpu, "cores": cores, "python": platform.python_version()}
-
-
-def commit() -> str:
-    """Return the checked-out commit, with `-dirty` if anything but documents differs from it."""
-    code = ["HEAD", "--", ".", ":!benchmarks/results", ":!docs", ":!*.md"]
-    is_dirty = subprocess.run(["git", "diff", "--quiet", *code], cwd=ROOT, check=False).returncode
-    head = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    return f"{head}-dirty" if is_dirty else head
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": cores,
+        "python": platform.python_version(),
+    }
 
 
 def write(name: str, figures: dict[str, Any]) -> Path:
-    """Write `benchmarks/results/<name>.json` atomically and return its path."""
+    """Write `benchmarks/results/<name>.json` atomically and return its path.
+
+    The commit ends with `-dirty` if anything but documents differs from it.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
+    commit = (head(ROOT) or "")[:12] + ("-dirty" if git(ROOT, "diff", *_CODE) else "")
     date = datetime.now(UTC).date().isoformat()
-    content = {"date": date, "machine": machine(), "commit": commit(), **figures}
+    content = {"date": date, "machine": machine(), "commit": commit, **figures}
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     draft.replace(path)
@@ -66,3 +61,24 @@ def code_digest(*patterns: str) -> str:
     for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern)}):
         result.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return result.hexdigest()[:16]
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as columns under their keys."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [keys, *([_text(row.get(key, "")) for key in keys] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([f"{t:>{w}}" for t, w in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line) for line in padded)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_targets(targets: Mapping[str, bool]) -> None:
+    """Print which targets are met."""
+    for target, is_met in targets.items():
+        print(f"{'met' if is_met else 'NOT MET'}: {target}")

@@ -11,18 +11,18 @@ import json
 import os
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from threading import Lock
+from queue import Queue
 from typing import Any
 
 from arithmetic.errors import cli_errors
-from benchmarks.results_file import code_digest, read, write
-from benchmarks.workspace import TINY, Changes, copy, python
+from benchmarks.results_file import code_digest, read, table, write
+from benchmarks.workspace import TINY, Changes, copy, on_cores, run
 
 STAGES = ("generate", "train", "export", "evaluate")
 FIRST_SEED = 101  # not one that the params were chosen with
-SEEDS_AT_ONCE = 2
+CODE = ("arithmetic/*.py", "stages/*.py", "params.yaml", "hard_cases.csv")
 
 
 def run_seed(seed: int, core: int, changes: Changes) -> dict[str, Any]:
@@ -31,15 +31,13 @@ def run_seed(seed: int, core: int, changes: Changes) -> dict[str, Any]:
     Raises:
         UserError: a stage failed.
     """
-    changes = {section: dict(values) for section, values in changes.items()}
-    for section in ("generate", "train"):
-        changes.setdefault(section, {})["seed"] = seed
+    seeded = {section: {**changes.get(section, {}), "seed": seed} for section in STAGES[:2]}
     seconds = {}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = copy(Path(scratch), changes)
+        folder = copy(Path(scratch), {**changes, **seeded})
         for stage in STAGES:
             started = time.monotonic()
-            python(folder, "-m", f"stages.{stage}", core=core)
+            run([*on_cores(core), "-m", f"stages.{stage}"], folder)
             seconds[stage] = round(time.monotonic() - started, 1)
         training = json.loads((folder / "reports/training.json").read_bytes())
         report = json.loads((folder / "reports/evaluation.json").read_bytes())
@@ -52,70 +50,45 @@ def run_seed(seed: int, core: int, changes: Changes) -> dict[str, Any]:
     }
 
 
-def run_seeds(seeds: list[int], changes: Changes, rows: list[dict[str, Any]], result: str) -> None:
-    """Add the row of each seed to `rows`, and write them after each; no result without a name."""
-    cores = sorted(os.sched_getaffinity(0))[:SEEDS_AT_ONCE]
-    remaining, lock = iter(seeds), Lock()
+def run_seeds(
+    seeds: list[int], changes: Changes, rows: list[dict[str, Any]], code: str = ""
+) -> None:
+    """Add the row of each seed to `rows`, and write them after each if they are of some `code`."""
+    cores: Queue[int] = Queue()
+    for core in sorted(os.sched_getaffinity(0))[:2]:
+        cores.put(core)
 
-    def use(core: int) -> None:
-        while True:
-            with lock:
-                seed = next(remaining, None)
-            if seed is None:
-                return
-            row = run_seed(seed, core, changes)
-            with lock:
-                rows.append(row)
-                print(describe(row), flush=True)
-                if result:
-                    save(rows, result)
+    def run_on_free_core(seed: int) -> dict[str, Any]:
+        core = cores.get()
+        try:
+            return run_seed(seed, core, changes)
+        finally:
+            cores.put(core)
 
-    with ThreadPoolExecutor(len(cores)) as pool:
-        list(pool.map(use, cores))
-
-
-def describe(row: dict[str, Any]) -> str:
-    """Return one row of the table."""
-    return (
-        f"{row['seed']:5d} {row['errors']:7d} {row['minimum_margin']:7.2f} "
-        f"{row['parameters']:10,d} {row['steps']:6d} {row['seconds']['train']:8.1f} "
-        f"{row['seconds']['evaluate']:10.1f}"
-    )
-
-
-def save(rows: list[dict[str, Any]], result: str) -> None:
-    """Write the rows by seed."""
-    rows.sort(key=lambda row: row["seed"])
-    exact = sum(row["errors"] == 0 for row in rows)
-    write(result, {"exact": exact, "seeds": rows, "code": digest()})
-
-
-def digest() -> str:
-    """Return a digest of what decides the rows."""
-    return code_digest("arithmetic/*.py", "stages/*.py", "params.yaml", "hard_cases.csv")
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        for job in as_completed([pool.submit(run_on_free_core, seed) for seed in seeds]):
+            rows.append(job.result())
+            print("seed {seed}: {errors} errors of {equations:,}".format(**rows[-1]), flush=True)
+            rows.sort(key=lambda row: row["seed"])
+            if code:
+                exact = sum(row["errors"] == 0 for row in rows)
+                write("seeds", {"exact": exact, "seeds": rows, "code": code})
 
 
 def main() -> None:
-    """Run the seeds that the result does not have yet."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.seeds")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=FIRST_SEED)
     parser.add_argument("--tiny", action="store_true", help="operands 0-9, no result: a test")
-    parser.add_argument("--result", default="seeds", help="name of the result")
     options = parser.parse_args()
-    result = "" if options.tiny else options.result
     seeds = range(options.first, options.first + options.seeds)
+    code = "" if options.tiny else code_digest(*CODE)
     with cli_errors():
-        rows = [
-            row
-            for row in read(result, digest()).get("seeds", [])
-            if result and row["seed"] in seeds
-        ]
-        print(" seed  errors  margin parameters  steps  train s  evaluate s")
-        for row in rows:
-            print(describe(row))
+        earlier = read("seeds", code).get("seeds", []) if code else []
+        rows = [row for row in earlier if row["seed"] in seeds]
         missing = [seed for seed in seeds if seed not in {row["seed"] for row in rows}]
-        run_seeds(missing, TINY if options.tiny else {}, rows, result)
+        run_seeds(missing, TINY if options.tiny else {}, rows, code)
+        print(table([{**row, **row["seconds"]} for row in rows]))
         exact = sum(row["errors"] == 0 for row in rows)
         print(f"exact on the whole domain: {exact} of {len(rows)} seeds")
 

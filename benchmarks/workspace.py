@@ -26,10 +26,11 @@ TINY: Changes = {
     },
     "evaluate": {"lowest_margins": 20, "random_sample": 20},
 }
+FIRST_VERSION = "a4cc569"  # the first version of this repository, with which some compare
 # Settings of a user's shell that would reach the user's registry, keys or experiment.
 USER_SETTINGS = ("MLFLOW_", "DVC_EXP_", "DVC_STAGE", "DVC_ROOT", "SIGNING_KEY", "GIT_")
 LEFT_BEHIND = ("docs/", "tests/", "metrics/", "benchmarks/results/", "dvc.lock")
-IDENTITY = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@example.com"]
+OWN_CACHE = "[cache]\n    dir = cache\n"
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -39,35 +40,32 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", **more}
 
 
-def python(folder: Path, *arguments: str, core: int | None = None, **more: str) -> str:
-    """Run this Python in `folder`, on one core if it is given; return what it prints.
-
-    Raises:
-        UserError: it failed; the message ends with its last output.
-    """
-    pinned = [] if core is None else ["taskset", "-c", str(core)]
+def run(command: list[str], folder: Path = ROOT, **more: str) -> str:
+    """Run a command in a folder; return what it prints. Raise UserError if it fails."""
     done = subprocess.run(
-        [*pinned, sys.executable, *arguments],
+        command,
         cwd=folder,
         env=environment(**more),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        command = " ".join(arguments)
-        raise UserError(f"`{command}` failed in {folder}: {done.stdout[-2000:].strip()}")
+        output = f"{done.stdout}{done.stderr}".strip()[-2000:]
+        raise UserError(f"`{' '.join(command)}` failed in {folder}: {output}")
     return done.stdout
+
+
+def on_cores(*cores: int) -> list[str]:
+    """Return this Python as a command that uses these cores alone."""
+    return ["taskset", "-c", ",".join(map(str, cores)), sys.executable]
 
 
 def git(folder: Path, *arguments: str) -> str:
     """Run git in `folder`; return what it prints."""
-    command = ["git", *IDENTITY, *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True, env=environment()
-    ).stdout
+    identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@example.com")
+    return run(["git", *identity, *arguments], folder)
 
 
 def clone(target: Path, commit: str = "HEAD") -> Path:
@@ -75,7 +73,7 @@ def clone(target: Path, commit: str = "HEAD") -> Path:
     revision = git(ROOT, "rev-parse", f"{commit}^{{commit}}").strip()
     git(ROOT, "clone", "-q", "--no-checkout", str(ROOT), str(target))
     git(target, "checkout", "-q", "--detach", revision)
-    (target / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
+    (target / ".dvc" / "config.local").write_text(OWN_CACHE, encoding="utf-8")
     return target
 
 
@@ -96,8 +94,7 @@ def copy(target: Path, changes: Changes) -> Path:
             shutil.copy2(ROOT / name, target / name)
     params = merge(read_yaml(ROOT / "params.yaml"), changes)
     (target / "params.yaml").write_text(json.dumps(params, indent=2), encoding="utf-8")
-    (target / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
-    git(target, "init", "-q")
-    git(target, "add", "-A")
-    git(target, "commit", "-q", "-m", "copy")
+    (target / ".dvc" / "config.local").write_text(OWN_CACHE, encoding="utf-8")
+    for arguments in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "copy")):
+        git(target, *arguments)
     return target

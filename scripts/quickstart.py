@@ -38,18 +38,23 @@ START_SECONDS = 90.0
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def request(url: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+def request(url: str, body: object = None) -> Any:
     """GET, or POST a JSON body; return the JSON answer. Raise OSError or ValueError."""
     data = None if body is None else json.dumps(body).encode()
     message = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     with _opener.open(message, timeout=10) as response:
         text = response.read()
-    return json.loads(text) if text.startswith(b"{") else {}
+    return json.loads(text) if text.startswith((b"{", b"[")) else {}
 
 
-def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Wait until `url` answers 200; raise UserError after START_SECONDS or when `process` ended."""
-    deadline = time.monotonic() + START_SECONDS
+def wait_for(
+    url: str,
+    hint: str,
+    process: subprocess.Popen[bytes] | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Wait until `url` answers 200; raise UserError when it is late or `process` ended."""
+    deadline = time.monotonic() + (seconds or START_SECONDS)
     reason = ""
     while time.monotonic() < deadline and (process is None or process.poll() is None):
         try:
@@ -59,7 +64,7 @@ def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None
             reason = error.read().decode(errors="replace")[:300] or str(error)
         except OSError as error:  # not listening yet
             reason = str(error)
-        time.sleep(0.2)
+        time.sleep(0.05)
     if process is not None and process.poll() is not None:
         reason = f"the process ended with status {process.returncode}"
     raise UserError(f"{url} is not ready: {reason}", hint)

@@ -1,4 +1,4 @@
 """Servers that `benchmarks.serving` compares with the service, as their documentation shows them.
 
-All but `constant` and `torch_eager` answer by the same graphs through `arithmetic.inference`.
+All but `fastapi_app` answer by the same graphs through `arithmetic.inference`.
 """

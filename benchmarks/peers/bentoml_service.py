@@ -10,14 +10,10 @@ import bentoml
 
 from arithmetic.inference import OnnxModel
 
+OFF = {"enabled": False}
 
-@bentoml.service(
-    workers=1,
-    threads=1,
-    metrics={"enabled": False},
-    logging={"access": {"enabled": False}},
-    monitoring={"enabled": False},
-)
+
+@bentoml.service(workers=1, threads=1, metrics=OFF, logging={"access": OFF}, monitoring=OFF)
 class Arithmetic:
     """Map `{"equations": ["1+1="]}` to `["2"]`; BentoML joins the lists of several requests."""
 
@@ -27,5 +23,5 @@ class Arithmetic:
     @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000)
     async def predict(self, equations: list[str]) -> list[str]:
         """Answer a batch in one call of the graph."""
-        parsed = [self.model.grammar.parse(text) for text in equations]
-        return [answer.text for answer in self.model.answer(parsed)]
+        answers = self.model.answer([self.model.grammar.parse(text) for text in equations])
+        return [answer.text for answer in answers]

@@ -1,6 +1,6 @@
 """Serve by MLServer with adaptive batching, in the server's own process.
 
-mlserver start FOLDER        with a model-settings.json that names this class
+MLSERVER_MODEL_IMPLEMENTATION=mlserver_runtime.Arithmetic MLSERVER_MODEL_URI=MODEL mlserver start .
 """
 
 from pathlib import Path
@@ -23,7 +23,6 @@ class Arithmetic(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answer what the batcher has joined in one call of the graph."""
         texts = StringCodec.decode_input(payload.inputs[0])
-        parsed = [self.model.grammar.parse(text) for text in texts]
-        answers = [answer.text for answer in self.model.answer(parsed)]
-        output = StringCodec.encode_output("answer", answers, use_bytes=False)
+        answers = self.model.answer([self.model.grammar.parse(text) for text in texts])
+        output = StringCodec.encode_output("answer", [a.text for a in answers], use_bytes=False)
         return InferenceResponse(model_name=self.name, outputs=[output])

@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from benchmarks.results_file import ROOT
-from benchmarks.serving import judge_targets, show, summarize
-from benchmarks.serving_load import Sample
+from benchmarks.serving import SERVERS, judge_targets, show, summarize
 from tests.serving.model_directories import make_model
 
 
@@ -16,7 +15,7 @@ def test_the_service_is_measured_beside_the_constant_answer(tmp_path):
         pytest.skip("wrk is not installed")
     model = make_model(tmp_path / "model")
     command = [sys.executable, "-m", "benchmarks.serving", "--only", "constant,service"]
-    command += ["--rounds", "1", "--seconds", "1", "--model", str(model), "--result", ""]
+    command += ["--rounds", "1", "--seconds", "1", "--model", str(model), "--no-result"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "throughput at least 1.2 times" in done.stdout
@@ -24,11 +23,10 @@ def test_the_service_is_measured_beside_the_constant_answer(tmp_path):
     assert len(rows) == 2  # neither had a failure
 
 
-def samples(throughput: float, milliseconds: float, failures: int = 0) -> dict[int, list[Sample]]:
-    return {
-        64: [Sample(throughput, 5.0, 9.0, failures)] * 3,
-        1: [Sample(1000.0, milliseconds, 1.0, 0)] * 3,
-    }
+def rounds(throughput, milliseconds, failures=0):
+    figures = {"per_second_64": throughput, "p50_ms_64": 5.0, "p99_ms_64": 9.0}
+    figures |= {"per_second_1": 1000.0, "p50_ms_1": milliseconds, "p99_ms_1": 1.0}
+    return [{**figures, "failures": failures}] * 3
 
 
 @pytest.mark.parametrize(
@@ -40,10 +38,13 @@ def samples(throughput: float, milliseconds: float, failures: int = 0) -> dict[i
     ],
 )
 def test_targets_are_judged_by_the_ratios_to_the_constant_answer(throughput, milliseconds, is_met):
-    row = summarize(samples(throughput, milliseconds), samples(1000, 0.2))
+    row = summarize(rounds(throughput, milliseconds), rounds(1000, 0.2))
     assert [*judge_targets(row).values()] == is_met
 
 
-def test_failures_of_all_rounds_are_in_the_table():
-    rows = {"service": summarize(samples(10, 1, failures=2), None)}
-    assert show(rows, {"service": "this service"}).splitlines()[-1].split()[-1] == "6"
+def test_failures_of_all_rounds_are_in_the_table(capsys):
+    rows = {"service": summarize(rounds(10, 1, failures=2), [])}
+    show({"servers": rows, "not_measured": {"torch": "no wheel"}}, SERVERS)
+    *_, line, missing = capsys.readouterr().out.splitlines()
+    assert line.split()[-1] == "6"
+    assert missing == "FastAPI, torch eager not measured: no wheel"
