@@ -21,7 +21,7 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
 .PHONY: help run serve test tables setup lock lint format experiment hard-cases seeds promote rollback \
-	lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop bench-serving \
+	screenshots lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop bench-serving \
 	bench-serving-environment bench-decoders bench-pipeline bench-faults bench-kills
 
 help: ## list these commands
@@ -75,6 +75,8 @@ lineage: setup ## check the chain from a version to its run, lock, commit and da
 	@python -m registry.lineage $${VERSION:+"$$VERSION"}
 
 ##@ Proofs
+screenshots: setup ## take the docs' pictures of the page at / (needs chromium)
+	@python -m scripts.screenshots
 tables: setup ## write the tables of README and docs from the committed results
 	@python -m benchmarks.tables
 certify-full: setup ## decode every equation of the domain with the served graphs

@@ -346,6 +346,7 @@ function showExamples({ operations = [], max_operand }) {
   if ($("examples").childElementCount || !operations.length) return;
   const power = 10 ** (String(max_operand).length - 1);
   const examples = [
+    ["+", `${Math.min(951, max_operand)}+${Math.min(11, max_operand)}=`, "sum"],
     ["+", `${max_operand}+1=`, "carry cascade"],
     ["-", `${power}-${power - 1}=`, "borrow"],
     ["-", "7-12=", "negative"],
@@ -362,22 +363,23 @@ function showExamples({ operations = [], max_operand }) {
     });
     $("examples").append(button);
   }
+  if ($("equation").value) ask($("equation").value);
+  else $("examples").firstChild.click();
 }
 
 async function poll() {
   if (!document.hidden) {
     try {
-      const [health, text] = await Promise.all([request("health"), request("metrics")]);
-      snapshots.push(takeSnapshot(parseMetrics(text)));
-      if (snapshots.length > WINDOW_POLLS + 1) snapshots.shift();
+      const health = await request("health");
+      $("compare").hidden = !health.compare_url;
+      $("compare-heading").textContent = `By ${health.compare_url}`;
       showVersion(health);
       showExamples(health);
+      snapshots.push(takeSnapshot(parseMetrics(await request("metrics"))));
+      if (snapshots.length > WINDOW_POLLS + 1) snapshots.shift();
       showLive(health);
-      $("compare").hidden = !health.compare_url;
-      if (health.compare_url) $("compare-heading").textContent = `By ${health.compare_url}`;
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
-      $("key-field").hidden = error.status !== 401;
       showList("live", [["Status", error.message]]);
     }
   }
@@ -407,4 +409,4 @@ $("form").addEventListener("submit", (event) => {
 });
 $("replay").addEventListener("click", write);
 if (location.hash) $("equation").value = location.hash.slice(1);
-poll().then(() => ask($("equation").value));
+poll();

@@ -36,9 +36,3 @@ def test_probabilities_and_attention_are_pytorchs(tmp_path, monkeypatch, attenti
             assert attention_weights.shape == (layers, 4, len(ids), len(ids))
             assert np.abs(softmax(logits) - expected.numpy()).max() < 1e-4
             assert np.abs(attention_weights - expected_attention.numpy()).max() < 1e-4
-
-
-def test_a_file_that_is_not_safetensors_is_a_value_error(tmp_path):
-    (tmp_path / "weights").write_bytes(b'{"seed": 0}')
-    with pytest.raises(ValueError, match=r"JSON|Expecting|codec"):
-        read_weights(tmp_path / "weights")

@@ -1,0 +1,66 @@
+"""Take screenshots of the page at / with Production, in Debian's Chromium.
+
+    make screenshots      python -m scripts.screenshots
+
+Writes docs/assets/playground-{light,dark,phone}.png.
+"""
+
+import random
+import shutil
+from typing import Any
+
+from playwright.sync_api import Browser, sync_playwright
+
+from arithmetic.errors import UserError, cli_errors
+from scripts.experiment import ROOT
+from scripts.quickstart import local_service, request
+
+EQUATION, TOKEN = "951+11=", "carry, tens"
+QUESTIONS = 600  # enough for the drift
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 900}}
+PHONE: dict[str, Any] = {"viewport": {"width": 375, "height": 812}, "device_scale_factor": 2}
+PICTURES: dict[str, dict[str, Any]] = {
+    "light": DESKTOP,
+    "dark": DESKTOP | {"color_scheme": "dark"},
+    "phone": PHONE,
+}
+
+
+def take(browser: Browser, address: str, name: str) -> None:
+    """Write one picture of a chosen token."""
+    with browser.new_page(reduced_motion="reduce", **PICTURES[name]) as page:
+        page.goto(f"{address}/#{EQUATION}")
+        page.locator(f".tile[aria-label*='{TOKEN}']").click()
+        for _ in range(QUESTIONS):
+            a, b = random.randint(0, 999), random.randint(0, 999)
+            request(f"{address}/predict", {"equation": f"{a}{random.choice('+-')}{b}="})
+        page.wait_for_function("/stable|shift/.test(document.querySelector('#live').textContent)")
+        path = ROOT / "docs" / "assets" / f"playground-{name}.png"
+        page.screenshot(path=path)
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+
+
+def main() -> None:
+    """Take all pictures."""
+    with cli_errors():
+        chromium = shutil.which("chromium")
+        if chromium is None:
+            raise UserError("there is no chromium", "as root: apt-get install chromium")
+        with local_service() as address, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+            for name in PICTURES:
+                take(browser, address, name)
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
