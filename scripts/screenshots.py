@@ -6,10 +6,11 @@ Writes docs/assets/playground-{light,dark,phone}.png.
 """
 
 import random
+import re
 import shutil
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from arithmetic.errors import UserError, cli_errors
 from scripts.experiment import ROOT
@@ -43,7 +44,7 @@ def take(browser: Browser, address: str, name: str) -> None:
         for _ in range(QUESTIONS):
             a, b = random.randint(0, 999), random.randint(0, 999)
             request(f"{address}/predict", {"equation": f"{a}{random.choice('+-')}{b}="})
-        page.wait_for_function("/stable|shift/.test(document.querySelector('#live').textContent)")
+        expect(page.locator("#live")).to_contain_text(re.compile("stable|shift"))
         path = ROOT / "docs" / "assets" / f"playground-{name}.png"
         page.screenshot(path=path)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
