@@ -27,7 +27,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 900}}
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 1080}}
 PHONE: dict[str, Any] = {"viewport": {"width": 375, "height": 812}, "device_scale_factor": 2}
 PICTURES: dict[str, dict[str, Any]] = {
     "light": DESKTOP,
@@ -44,6 +44,7 @@ def take(browser: Browser, address: str, name: str) -> None:
         for _ in range(QUESTIONS):
             a, b = random.randint(0, 999), random.randint(0, 999)
             request(f"{address}/predict", {"equation": f"{a}{random.choice('+-')}{b}="})
+        page.wait_for_timeout(4000)  # two points of the curve
         expect(page.locator("#live")).to_contain_text(re.compile("stable|shift"))
         path = ROOT / "docs" / "assets" / f"playground-{name}.png"
         page.screenshot(path=path)

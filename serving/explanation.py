@@ -99,7 +99,7 @@ def explain_tokens(model: LoadedModel, equation: Equation) -> dict[str, Any]:
         formats.get_formats(grammar.operations).index(fmt),
         np.append(prompt, generated[:-1]),
     )
-    probabilities = softmax(logits.astype(np.float64)).round(6)
+    probabilities = softmax(logits.astype(np.float64)).round(9)
     attention = attention.astype(np.float64).round(3)
     answer = formats.parse_answer(operation, generated, digits)
     names = formats.build_columns(operation, *operands, digits).names

@@ -50,15 +50,13 @@ async function ask(equation) {
   const number = ++asked;
   showError("");
   try {
-    const [prediction, explanation] = await Promise.all([
-      request("predict", { equation }),
-      request("explain", { equation }),
-    ]);
+    const prediction = await request("predict", { equation });
+    const explanation = await request("explain", { equation });
     if (number !== asked) return;
     history.replaceState(null, "", `#${equation}`);
     $("latency").textContent =
       `Version ${prediction.model_version} answered in ${prediction.latency_ms.toFixed(2)} ms; ` +
-      "below it is slowed down.";
+      "below is a slow replay.";
     explained = explanation;
     write();
   } catch (error) {
@@ -98,7 +96,8 @@ let tiles = [];
 
 function showPercent(p) {
   if (p > 0.9999) return ">99.99 %";
-  return `${p < 0.01 ? Number((100 * p).toPrecision(2)) : (100 * p).toFixed(2)} %`;
+  if (p < 1e-6) return "<0.0001 %";
+  return `${p < 0.01 ? Number((100 * p).toPrecision(1)) : (100 * p).toFixed(2)} %`;
 }
 
 function showTiles(parent, { prompt, tokens, scratchpad_length }, makeTile) {
@@ -125,7 +124,7 @@ function write() {
   tiles = showTiles($("sequence"), explained, (token, index) => {
     const percent = showPercent(token.probability);
     const tile = create("button", "tile waiting", token.token, { type: "button", tabindex: "-1" });
-    tile.append(create("small", "", percent.replace(">99.99", ">99.9")));
+    tile.append(create("small", "", percent.replace("99.99 ", "99.9 ")));
     tile.setAttribute("aria-label", `${token.token}, ${token.name}, ${percent}`);
     tile.addEventListener("click", () => {
       finish();
@@ -317,7 +316,7 @@ function showLive(health) {
   const drift = Object.entries(health.drift ?? {}).sort((a, b) => b[1] - a[1])[0];
   const stability = (psi) => (psi < 0.1 ? "stable" : psi < 0.25 ? "shifting" : "shifted");
   showList("live", [
-    ["Requests per second", seconds ? (count / seconds).toFixed(1) : "–", "over the last minute"],
+    ["Requests per second", seconds ? (count / seconds).toFixed(1) : "–", `over the last ${Math.round(seconds)} s`],
     ["Latency, p50", milliseconds(0.5)],
     ["Latency, p99", milliseconds(0.99)],
     ["Wrong answers", `${wrong} of ${checked} checked`, "by exact arithmetic"],
