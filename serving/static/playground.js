@@ -186,7 +186,8 @@ function showHeat(attention, characters) {
   const columns = attention[0][0].length;
   $("heat").style.setProperty("--columns", columns);
   const top = create("div", "heads", "", { "aria-hidden": "true" });
-  top.append(create("span", "", ""), ...characters.slice(0, columns).map((c) => create("b", "", c)));
+  const labels = characters.slice(0, columns).map((c) => create("b", "", c === "END" ? "∎" : c));
+  top.append(create("span", "", ""), ...labels);
   $("heat").replaceChildren(top);
   attention.forEach((heads, layer) => {
     $("heat").append(create("h4", "", `layer ${layer + 1}`));
@@ -311,12 +312,13 @@ function showLive(health) {
     const x = 60 - 2 * (rates.length - 1 - i);
     return `${x},${15 - (14 * rate) / highest}`;
   });
+  $("rates").toggleAttribute("hidden", points.length < 2);
   document.querySelector("#rates polyline").setAttribute("points", points.join(" "));
   const { checked = 0, wrong = 0 } = health.accuracy ?? {};
   const drift = Object.entries(health.drift ?? {}).sort((a, b) => b[1] - a[1])[0];
   const stability = (psi) => (psi < 0.1 ? "stable" : psi < 0.25 ? "shifting" : "shifted");
   showList("live", [
-    ["Requests per second", seconds ? (count / seconds).toFixed(1) : "–", `over the last ${Math.round(seconds)} s`],
+    ["Requests per second", seconds ? (count / seconds).toFixed(1) : "–", seconds ? `over the last ${Math.round(seconds)} s` : ""],
     ["Latency, p50", milliseconds(0.5)],
     ["Latency, p99", milliseconds(0.99)],
     ["Wrong answers", `${wrong} of ${checked} checked`, "by exact arithmetic"],
@@ -371,7 +373,7 @@ async function poll() {
     try {
       const health = await request("health");
       $("compare").hidden = !health.compare_url;
-      $("compare-heading").textContent = `By ${health.compare_url}`;
+      $("compare-heading").textContent = `Compared with ${health.compare_url}`;
       showVersion(health);
       showExamples(health);
       snapshots.push(takeSnapshot(parseMetrics(await request("metrics"))));
