@@ -20,9 +20,10 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-.PHONY: help run serve test tables figures setup lock lint format experiment hard-cases seeds promote rollback \
-	lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop bench-serving \
-	bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults bench-kills
+.PHONY: help run serve test tables figures screenshots setup lock lint format experiment hard-cases \
+	seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
+	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
+	bench-kills
 
 help: ## list these commands
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -75,6 +76,8 @@ lineage: setup ## check the chain from a version to its run, lock, commit and da
 	@python -m registry.lineage $${VERSION:+"$$VERSION"}
 
 ##@ Proofs
+screenshots: setup ## take the docs' pictures of the page at / (needs chromium)
+	@python -m scripts.screenshots
 tables: setup ## write the tables of README and docs from the committed results
 	@python -m benchmarks.tables
 figures: setup ## draw the figures of README and docs

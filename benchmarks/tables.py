@@ -94,7 +94,7 @@ def settings() -> Rows:
     return [("variable", "default", "meaning"), *rows]
 
 
-TABLES: dict[str, Callable[[], Rows]] = {
+TABLES = {
     "headline": headline,
     "seeds": seeds,
     "grpo": grpo,

@@ -182,7 +182,7 @@ def run_in_containers() -> None:
     print(
         f"\nnext:\n"
         f"  {TRACKING_URI}            MLflow's pages, with version {version}\n"
-        f"  {address}/docs       ask the service\n"
+        f"  {address}            ask the service\n"
         f"  MLFLOW_TRACKING_URI={TRACKING_URI} make promote VERSION=…\n"
         f"  {' '.join(command)} down        stop both; with --volumes forget the versions"
     )

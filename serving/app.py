@@ -7,6 +7,7 @@ The prediction routes are Starlette routes with pydantic bodies; `add_openapi` d
 import contextlib
 import gc
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -15,12 +16,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from starlette.responses import RedirectResponse
+from starlette.responses import FileResponse
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 
 from serving import protocols
 from serving.auth import load_keys
+from serving.comparison import compare
 from serving.error_handlers import add_error_handlers
+from serving.explanation import ExplainThread, explain_answer
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager, Registry
 from serving.predict import PredictEndpoint, predict_batch
@@ -29,6 +33,8 @@ from serving.schemas import (
     BatchRequest,
     BatchResponse,
     ErrorResponse,
+    ExplainRequest,
+    ExplainResponse,
     Health,
     PredictRequest,
     PredictResponse,
@@ -42,10 +48,21 @@ DESCRIPTION = """A small Transformer answers integer arithmetic, character by ch
 # How long startup waits for the first look at the registry before it listens without a model.
 FIRST_ATTEMPT_SECONDS = 5.0
 
+STATIC = Path(__file__).parent / "static"
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
 # The Starlette routes, which FastAPI does not document itself: endpoint, body, response.
 DOCUMENTED: dict[str, tuple[Any, type[BaseModel], Any]] = {
     "/predict": (PredictEndpoint, PredictRequest, PredictResponse),
     "/predict/batch": (predict_batch, BatchRequest, BatchResponse),
+    "/explain": (explain_answer, ExplainRequest, ExplainResponse),
+    "/compare": (compare, ExplainRequest, ExplainResponse),
     "/invocations": (protocols.invocations, protocols.InvocationsRequest, None),
     "/v2/models/{name}/infer": (protocols.infer, protocols.InferRequest, None),
 }
@@ -65,9 +82,9 @@ router = APIRouter()
 
 
 @router.get("/", include_in_schema=False)
-async def index(request: Request) -> Response:
-    """Redirect a browser to the documentation."""
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+async def playground() -> Response:
+    """Return the page on which the model can be tried."""
+    return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
 
 @router.get("/livez")
@@ -94,6 +111,7 @@ async def health(request: Request, response: Response) -> Health:
         "model_loaded": model is not None,
         "model_uri": request.app.state.settings.model_uri,
         "registry": manager.registry_status(),
+        "compare_url": request.app.state.settings.compare_url or None,
         "reason": manager.reason,
         "rejected": manager.rejected(),
     }
@@ -149,11 +167,16 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         routes=[
             Route("/predict", PredictEndpoint(manager), methods=["POST"]),
             Route("/predict/batch", predict_batch, methods=["POST"]),
+            Route("/explain", explain_answer, methods=["POST"]),
+            Route("/compare", compare, methods=["POST"]),
             *protocols.ROUTES,
         ],
         swagger_ui_parameters={"validatorUrl": None},  # else a badge by validator.swagger.io
     )
     app.state.settings, app.state.metrics, app.state.manager = settings, metrics, manager
+    app.state.explain_thread = ExplainThread(settings.deadline_seconds)
+    app.state.compare_thread = ExplainThread(settings.deadline_seconds)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(router)
     app.include_router(protocols.router)
     add_error_handlers(app)

@@ -44,6 +44,7 @@ class LoadedModel:
     batcher: Batcher
     stats: VersionStats
     input_profile: Profile
+    decoders: OnnxModel
 
 
 def load_model(
@@ -62,7 +63,7 @@ def load_model(
     batcher = Batcher(model.answer, limits, metrics, partial(monitor.submit, stats))
     batcher.warm_up(full_batches(model.grammar, settings.max_batch_size))
     input_profile = read_profile(directory, model.grammar)
-    return LoadedModel(version, directory, model.grammar, batcher, stats, input_profile)
+    return LoadedModel(version, directory, model.grammar, batcher, stats, input_profile, model)
 
 
 def self_test(model: OnnxModel, max_error_rate: float) -> None:

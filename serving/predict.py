@@ -57,11 +57,7 @@ class PredictEndpoint:
         started = time.perf_counter()
         request = await parse_body(PredictRequest, scope, receive)
         model = self._manager.get_model()
-        try:
-            equation = model.grammar.parse(request.equation)
-        except InvalidEquationError as error:
-            place = ("equation",)
-            raise InvalidInputError.from_equations([(place, request.equation, error)]) from error
+        equation = parse_equation(model, request.equation)
         scope["state"]["version"] = model.version.version
         answer = await model.batcher.submit(equation)
         content = {
@@ -123,6 +119,14 @@ async def predict_many(
             future.cancel()
         raise
     return [Prediction(*pair) for pair in zip(equations, answers, strict=True)]
+
+
+def parse_equation(model: LoadedModel, text: str) -> Equation:
+    """Return the body's `equation`; raise InvalidInputError if the grammar rejects it."""
+    try:
+        return model.grammar.parse(text)
+    except InvalidEquationError as error:
+        raise InvalidInputError.from_equations([(("equation",), text, error)]) from error
 
 
 async def parse_body(schema: type[Model], scope: Scope, receive: Receive) -> Model:

@@ -25,8 +25,8 @@ from serving.model_manager import ModelManager
 
 log = logging.getLogger("serving.requests")
 
-# Probes need no key; each path with all below it.
-OPEN_PATHS = ("/livez", "/readyz", "/health", "/ping", "/v2/health")
+# Probes and the page's files need no key; each path with all below it.
+OPEN_PATHS = ("/livez", "/readyz", "/health", "/ping", "/v2/health", "/", "/static")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 

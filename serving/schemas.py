@@ -39,6 +39,42 @@ class PredictResponse(_Response):
     steps: list[str] | None = Field(default=None, description="The model's steps, where asked for.")
 
 
+class ExplainRequest(_Request):
+    """Ask how one question is answered."""
+
+    equation: EquationText = Field(examples=[EXAMPLE])
+
+
+class TokenProbability(_Response):
+    """Hold a token and its probability."""
+
+    token: str = Field(description="A character, or END.", examples=["0"])
+    probability: float
+
+
+class ExplainedToken(TokenProbability):
+    """Describe one generated token."""
+
+    name: str = Field(description="The token's place in the format.", examples=["carry, ones"])
+    explanation: str = Field(examples=["ones: 1 + 1 = 2, carry 0"])
+    runners_up: list[TokenProbability] = Field(description="The three next most probable tokens.")
+    attention: list[list[list[float]]] = Field(
+        description="By layer, head and earlier position: how much of its attention it gets."
+    )
+
+
+class ExplainResponse(_Response):
+    """Show an answer token by token; operands and results are written ones first."""
+
+    equation: str = Field(examples=[EXAMPLE])
+    prompt: list[str] = Field(description="The question's tokens.")
+    scratchpad_length: int = Field(description="Tokens before the answer's first one.")
+    tokens: list[ExplainedToken] = Field(description="The generated tokens.")
+    predicted_answer: str = Field(examples=["962"])
+    exact_answer: str = Field(description="The answer by exact arithmetic.", examples=["962"])
+    model_version: str = Field(examples=["3"])
+
+
 class BatchRequest(_Request):
     """Ask several questions."""
 
@@ -90,6 +126,7 @@ class Health(_Response):
         default=None, description="`last_known_good`: an earlier version, not the registry's."
     )
     registry: str = Field(description="The registry's state and since when.")
+    compare_url: str | None = Field(default=None, description="What POST /compare asks, if set.")
     reason: str | None = Field(
         default=None, description="Why no model is served, or another than the registry names."
     )

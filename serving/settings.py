@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Path prefix that a proxy in front strips, like `/api`."""
     cors_origins: str = ""
     """Origins whose pages may call the service, comma-separated, or `*`."""
+    compare_url: Annotated[str, Field(pattern="^(https?://.+)?$")] = ""
+    """Address of a second service, whose answers the page at `/` shows beside this one's."""
     forwarded_allow_ips: str = ""
     """Addresses of proxies whose X-Forwarded headers are trusted."""
     api_keys: str = ""

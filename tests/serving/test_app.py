@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from serving.app import create_app
 from serving.settings import Settings
 
-PROBES = ["/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json", "/ping"]
+PROBES = ["/", "/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json", "/ping"]
 
 
 def test_probes_answer_get_and_head_alike_and_503_where_they_need_a_model(
@@ -37,7 +37,7 @@ def test_health_names_version_digest_and_domain(client):
 
 
 def test_docs_load_nothing_from_another_host(client):
-    page = client.get("/").text  # leads to /docs
+    page = client.get("/docs").text
     addresses = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""", page)
     assert len(addresses) >= 4
     for address in addresses:
@@ -48,7 +48,7 @@ def test_docs_load_nothing_from_another_host(client):
 
 def test_docs_describe_every_route(client):
     paths = client.get("/openapi.json").json()["paths"]
-    assert {"/predict", "/predict/batch", "/invocations", "/health", "/v2"} <= paths.keys()
+    assert {"/predict", "/predict/batch", "/explain", "/invocations", "/v2"} <= paths.keys()
     predict = paths["/predict"]["post"]
     schema = predict["requestBody"]["content"]["application/json"]["schema"]
     assert schema["$ref"].endswith("/PredictRequest")

@@ -22,7 +22,7 @@ NUMBERS = st.integers(0, 120).map(str) | st.from_regex("[0-9]{1,4}", fullmatch=T
 EQUATIONS = st.builds(
     "{}{}{}{}".format, NUMBERS, st.sampled_from("+-*/^"), NUMBERS, st.sampled_from(["=", "", "=="])
 ) | st.text(alphabet="0123456789+-=* ٣a\n", max_size=10)
-POST_PATHS = ["/predict", "/predict/batch", "/invocations", "/v2/models/exact/infer"]
+POST_PATHS = ["/predict", "/predict/batch", "/explain", "/invocations", "/v2/models/exact/infer"]
 FUZZ = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 
 

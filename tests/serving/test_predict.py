@@ -131,7 +131,11 @@ def test_an_equation_on_which_the_model_raises_is_500_and_only_that_one(start_se
 
 def test_without_a_model_it_is_503_with_retry_after(start_service, tmp_path):
     client = start_service(model_uri=str(tmp_path / "missing"))
-    for path, body in [*QUESTIONS.items(), ("/v2/models/exact/infer", {})]:
+    for path, body in [
+        *QUESTIONS.items(),
+        ("/explain", QUESTIONS["/predict"]),
+        ("/v2/models/exact/infer", {}),
+    ]:
         response = client.post(path, json=body)
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "2"

@@ -38,7 +38,7 @@ def test_keys_open_the_service_and_probes_need_none(start_service):
             assert response.status_code == 401
             assert response.headers["WWW-Authenticate"] == "Bearer"
             assert "API key" in response.json()["detail"]
-    for path in ("/livez", "/readyz", "/health", "/ping", "/v2/health/ready"):
+    for path in ("/livez", "/readyz", "/health", "/ping", "/v2/health/ready", "/"):
         assert client.get(path).status_code == 200
     assert client.get("/healthx").status_code == 401
     rejected = client.get("/metrics", headers={"X-API-Key": "first"}).text
