@@ -76,13 +76,24 @@ QUICK = {
     "tiny-four-operations": Pipeline(
         {
             "generate": {
-                **{"max_operand": 9, "train_size": 240, "validation_size": 40, "test_size": 40}
+                "max_operand": 9,
+                "train_size": 240,
+                "validation_size": 40,
+                "test_size": 40,
             },
             "train": {**FEW_STEPS, "batch_sizes": [16, 16, 16]},
             "evaluate": TINY["evaluate"],
         },
         "generate train export evaluate",
         "four-operations",
+    ),
+    "tiny-grpo": Pipeline(
+        {
+            **TINY,
+            "train": {**FEW_STEPS, "batch_sizes": [16]},
+            "grpo": {"steps": 3, "questions": 16, "group_size": 8, "mistake_copies": 2},
+        },
+        "generate train",
     ),
 }
 FULL = {
