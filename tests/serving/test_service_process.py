@@ -76,7 +76,8 @@ def test_a_path_prefix_is_kept_and_logs_are_json(tmp_path, exact_model):
         assert "'/api/openapi.json'" in page
         location = service.get("/livez/")[1]["location"]
         assert location == "http://x/api/livez"
-        assert service.get("/")[1]["location"] == "/api/docs"
+        assert b'src="static/playground.js"' in service.get("/")[2]
+        assert service.get("/static/playground.js")[0] == 200
     records = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert all({"time", "level", "logger", "message"} <= record.keys() for record in records)
     (request,) = (record for record in records if record.get("request_id") == "r-1")
