@@ -17,6 +17,7 @@ def test_tiny_pipelines_have_the_same_hashes_on_emulated_cpus(tmp_path):
         pytest.skip(f"{QEMU} is not installed (apt-get install qemu-user)")
     result = compare_cpus(True, tmp_path)
     assert result["equal"], show(result["outputs"])
+    assert "tiny-grpo/metrics/grpo.csv" in result["outputs"]
     for name in ("tiny", "tiny-four-operations"):
         assert {f"{name}/{path}" for path in ("data/train.csv", "reports/evaluation.json")} <= set(
             result["outputs"]
