@@ -5,6 +5,7 @@ import stages  # noqa: F401, I001
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from tests.small_project import make_project
 # The same cases in every run, and no case too slow on a busy machine.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("tests")
+
+# A runner started in the background ignores Ctrl-C, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test must not use the user's registry or keys.
 USER_SETTINGS = (
