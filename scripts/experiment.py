@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
+from registry.commits import git, head
 from registry.dvc_lock import flatten, read_yaml
 from stages.params import validate_params
 
@@ -51,16 +52,31 @@ def dvc(*arguments: str, **options: Any) -> int:
     return subprocess.run(command, cwd=ROOT, env=environment, check=False, **options).returncode
 
 
+def find_experiment(name: str, baseline: str, root: Path = ROOT) -> str:
+    """Return the commit of an experiment; by its ref, as a branch may have the same name.
+
+    Raises:
+        UserError: there is none of that name on the commit `baseline`.
+    """
+    found = git(root, "rev-parse", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}")
+    if found is None:
+        raise UserError(f"the experiment {name} of {baseline[:12]} is gone", "run it again")
+    return found.decode().strip()
+
+
 def run(name: str) -> None:
     """Run the experiment, print its headline figures and write its certificate."""
     settings = [part for setting in overrides(load_experiment(name)) for part in ("-S", setting)]
+    baseline = head(ROOT) or ""
     dvc("exp", "remove", "-q", name, stderr=subprocess.DEVNULL)
     if dvc("exp", "run", "--temp", "--name", name, *settings):
         raise UserError(f"the experiment {name} failed (see above)", "fix that and run it again")
     from dvc import api  # takes a second to import
 
+    commit = find_experiment(name, baseline)
+
     def read(path: str) -> Any:
-        return json.loads(api.read(path, repo=str(ROOT), rev=name))
+        return json.loads(api.read(path, repo=str(ROOT), rev=commit))
 
     metrics, training = read("metrics/evaluation.json"), read("metrics/training.json")
     print(

@@ -7,8 +7,9 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from arithmetic.errors import InvalidParamsError, UserError
+from benchmarks.workspace import git
 from registry.dvc_lock import flatten, read_yaml
-from scripts.experiment import load_experiment, overrides
+from scripts.experiment import find_experiment, load_experiment, overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
@@ -47,3 +48,18 @@ def test_unknown_experiment_and_misspelled_key_are_found_before_anything_runs(pr
     with pytest.raises(InvalidParamsError, match=r"unknown key train\.sed") as error:
         load_experiment("bad", project)
     assert "seed" in error.value.hint
+
+
+def test_experiment_is_found_beside_a_branch_of_its_name(tmp_path):
+    git(tmp_path, "init", "-q")
+    for message in ("baseline", "experiment"):
+        git(tmp_path, "commit", "-q", "--allow-empty", "-m", message)
+    baseline, experiment = (
+        git(tmp_path, "rev-parse", revision).strip() for revision in ("HEAD~1", "HEAD")
+    )
+    git(tmp_path, "branch", "grpo", baseline)
+    ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/grpo"
+    git(tmp_path, "update-ref", ref, experiment)
+    assert find_experiment("grpo", baseline, tmp_path) == experiment
+    with pytest.raises(UserError, match="the experiment other of"):
+        find_experiment("other", baseline, tmp_path)
