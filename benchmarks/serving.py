@@ -250,7 +250,7 @@ def measure(
                     programs = install(name, server.requirements)
                     figures = run_round(server, programs, models[server.operations], uri, seconds)
                     samples[name].append(figures)
-                except UserError as error:
+                except (UserError, OSError) as error:
                     if not server.requirements:
                         raise  # no figures without our own
                     missing[name] = str(error)
