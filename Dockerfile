@@ -12,13 +12,33 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_DEFAULT_TIMEOUT
 COPY requirements/serving.lock /tmp/serving.lock
-# pip works from an environment of its own, so that the shipped one has none.
+# pip works from an environment of its own, so that the shipped one has none. The lock is complete:
+# it leaves out what the service never imports (requirements/serving-excludes.txt).
 RUN python3 -m venv /opt/pip \
     && python3 -m venv --without-pip /opt/venv \
-    && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir --quiet \
-        --disable-pip-version-check --only-binary :all: --require-hashes -r /tmp/serving.lock \
-    # Packages' own tests: 20 MB that are never run here.
-    && find /opt/venv -type d -name tests -prune -exec rm -r {} +
+    && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --quiet \
+        --disable-pip-version-check --only-binary :all: --require-hashes --no-deps -r /tmp/serving.lock
+# What the service never reads.
+RUN cd /opt/venv/lib/python3*/site-packages \
+    # The C library; the Python module has its own copy of ONNX Runtime.
+    && rm onnxruntime/capi/libonnxruntime.so.* \
+    # Tools that make models.
+    && rm -r onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
+    # A client of Databricks' servers; MLflow only looks whether the package exists.
+    && rm -r databricks/sdk \
+    # A compiler front end for Fortran.
+    && rm -r numpy/f2py \
+    # Packages' own tests, and types for checkers.
+    && find . -type d -name tests -prune -exec rm -r {} + \
+    && find . -name '*.pyi' -delete
+# Debug symbols, most of them uvloop's. strip breaks libraries that auditwheel patched, in *.libs.
+RUN apt-get update -qq \
+    && apt-get install -y -qq --no-install-recommends binutils >/dev/null \
+    && find /opt/venv -name '*.so*' -type f -not -path '*.libs/*' -exec strip --strip-unneeded {} +
+# Bytecode of the modules that a start imports; pip would compile three times as many.
+RUN /opt/venv/bin/python -c "import dotenv, email_validator, fastapi_offline, httptools, \
+mlflow.artifacts, model_signing.verifying, numpy, onnxruntime, OpenSSL, platformdirs, \
+prometheus_client, pydantic_settings, pythonjsonlogger.json, uvicorn, uvloop"
 
 FROM ${BASE}
 # The cache's owner and mode go into a named volume that is mounted there.

@@ -46,6 +46,7 @@ lock: setup ## write the lock files from requirements/*.in
 		--config-file requirements/lock.toml requirements/dev.in -o requirements/dev.lock
 	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
 		--config-file requirements/lock.toml --generate-hashes -c requirements/dev.lock \
+		--excludes requirements/serving-excludes.txt \
 		requirements/serving.in -o requirements/serving.lock
 test: setup lint ## lint, check types and run all tests
 	@python -m pytest -n 2 --dist loadfile
