@@ -40,7 +40,7 @@ from scripts.quickstart import free_port, request
 PEERS = ROOT / "benchmarks" / "peers"
 ENGINE = ("onnxruntime==1.32.0", "numpy==2.4.6", "pydantic==2.14.4")
 LOCK = str(ROOT / "requirements" / "serving.lock")
-IMAGE = ("--only-binary", ":all:", "--require-hashes", "-r", LOCK)
+IMAGE = ("--only-binary", ":all:", "--require-hashes", "--no-deps", "-r", LOCK)
 MANY, CHECKED, EQUATIONS = 64, 50, 1000
 
 Figures = dict[str, float]

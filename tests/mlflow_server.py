@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback."""
+"""A real MLflow server, on loopback unless a test names another address."""
 
 import os
 import socket
@@ -14,19 +14,19 @@ START_SECONDS = 600.0  # MLflow takes half a minute on a busy machine
 
 
 @contextmanager
-def run_mlflow_server(folder: Path) -> Iterator[str]:
+def run_mlflow_server(folder: Path, *options: str, host: str = "127.0.0.1") -> Iterator[str]:
     """Serve the store `mlflow.db` and the artifacts in `folder`; yield the address."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((host, 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--serve-artifacts"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--host", host, *options]
     # Without MLflow's job runner and its six workers.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://{host}:{port}"
     try:
         _wait_until_healthy(address, process, folder / "log")
         yield address
