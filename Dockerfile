@@ -22,24 +22,22 @@ RUN python3 -m venv /opt/pip \
 RUN cd /opt/venv/lib/python3*/site-packages \
     # The C library; the Python module has its own copy of ONNX Runtime.
     && rm onnxruntime/capi/libonnxruntime.so.* \
-    # Tools that make models.
-    && rm -r onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
+    # Tools that make models, and a compiler front end for Fortran.
+    && rm -r numpy/f2py onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
     # A client of Databricks' servers; MLflow only looks whether the package exists.
     && rm -r databricks/sdk \
-    # A compiler front end for Fortran.
-    && rm -r numpy/f2py \
     # Packages' own tests, and types for checkers.
-    && find . -type d -name tests -prune -exec rm -r {} + \
-    && find . -name '*.pyi' -delete
+    && find . \( -type d -name tests -o -name '*.pyi' \) -prune -exec rm -r {} +
 # Debug symbols, most of them uvloop's. strip breaks libraries that auditwheel patched, in *.libs.
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends binutils >/dev/null \
     && find /opt/venv -name '*.so*' -type f -not -path '*.libs/*' -exec strip --strip-unneeded {} +
 # Bytecode of what a start imports, a third of all modules; tests/serving/test_image.py compares.
-RUN /opt/venv/bin/python -c "import dotenv, email_validator, fastapi.middleware.cors, \
-fastapi_offline, httptools, mlflow.artifacts, mlflow.tracking.request_header.registry, \
-model_signing.verifying, numpy, onnxruntime, OpenSSL, platformdirs, prometheus_client, \
-pydantic.v1, pydantic_settings, pythonjsonlogger.json, uvicorn.protocols.http.httptools_impl, uvloop"
+RUN /opt/venv/bin/python -c "import cryptography.hazmat.backends.openssl, dotenv, email_validator, \
+fastapi.middleware.cors, fastapi_offline, httptools, mlflow.artifacts, \
+mlflow.tracking.request_header.registry, model_signing.verifying, numpy, onnxruntime, OpenSSL, \
+platformdirs, prometheus_client, pydantic.v1, pydantic_settings, pythonjsonlogger.json, \
+uvicorn.protocols.http.httptools_impl, uvloop"
 
 FROM ${BASE}
 # The cache's owner and mode go into a named volume that is mounted there.
