@@ -60,6 +60,7 @@ def certify(directory: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Count and write the result."""
     with cli_errors():
         figures = certify(ROOT / "model")
         path = write("certify-full", figures)

@@ -70,6 +70,7 @@ def compare(model: OnnxModel, operation: str, batch: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure, print and write the result."""
     with cli_errors():
         model = OnnxModel(ROOT / "model")
         if model.grammar.digits != DIGITS:

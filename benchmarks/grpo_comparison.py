@@ -8,7 +8,9 @@ the same time. Writes benchmarks/results/grpo.json after every seed.
 """
 
 import argparse
+import json
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import replace
@@ -18,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from arithmetic.errors import cli_errors
 from arithmetic.model import Transformer
@@ -27,8 +28,8 @@ from benchmarks.workspace import TINY, Changes, merge
 from registry.dvc_lock import read_yaml
 from stages import checkpoint, generate, grpo, train
 from stages.dataset import read_split
-from stages.optimizer import build_optimizers
-from stages.params import Params, validate_params
+from stages.optimizer import ScheduledOptimizers
+from stages.params import load_params
 from stages.workers import SHARDS, Workers, run_workers
 
 ROWS = 30  # of a curve
@@ -103,8 +104,8 @@ def continue_supervised(model: Transformer, job: train.Job, workers: Workers) ->
     assert job.grpo
     steps = job.grpo.params.steps * SUPERVISED_STEPS
     setup = replace(job.grpo, params=job.grpo.params.model_copy(update={"steps": steps}))
-    batches, optimizers = train.Batches(job), build_optimizers(model, job.params)
-    schedules = [LambdaLR(optimizer, setup.learning_rate_factor) for optimizer in optimizers]
+    batches = train.Batches(job)
+    optimizers = ScheduledOptimizers(model, job.params, setup.learning_rate_factor)
     rows: list[dict[str, Any]] = []
     clock = time.monotonic()
     for step in range(steps + 1):
@@ -115,9 +116,7 @@ def continue_supervised(model: Transformer, job: train.Job, workers: Workers) ->
             ]
         if step < steps:
             train.update_gradients(model, job, batches, step, workers)
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                schedule.step()
+            optimizers.step()
     seconds = time.monotonic() - clock
     return {"steps": steps, "seconds": round(seconds, 1), "curve": average(rows)}
 
@@ -130,15 +129,13 @@ def average(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
     return [{"step": k, "exact_match": round(sum(v) / len(v), 6)} for k, v in by_step.items()]
 
 
-def run_seed(params: Params) -> dict[str, Any]:
+def run_seed(content: dict[str, Any]) -> dict[str, Any]:
     """Generate the data and compare, in the working directory."""
-    grammar = params.generate.grammar
-    hard_cases = generate.read_hard_cases(grammar)
-    for name, frame in generate.generate(params.generate, hard_cases).items():
-        path = generate.split_path(name)
-        path.parent.mkdir(exist_ok=True)
-        frame.to_csv(path, index=False)
-    splits = [read_split(name, grammar) for name in ("train", "validation")]
+    Path("params.yaml").write_text(json.dumps(content), encoding="utf-8")
+    shutil.copy(ROOT / "hard_cases.csv", ".")
+    generate.main()
+    params = load_params()
+    splits = [read_split(name, params.generate.grammar) for name in ("train", "validation")]
     with checkpoint.exclusive():
         return run_workers(compare, train.build_job(params, *splits))
 
@@ -155,11 +152,9 @@ def main() -> None:
     rows: dict[str, Any] = {}
     with cli_errors():
         for seed in options.seeds:
-            params = validate_params(merge(content, {"train": {"seed": seed}}))
             with tempfile.TemporaryDirectory() as scratch:
                 os.chdir(scratch)
-                Path("hard_cases.csv").write_bytes((ROOT / "hard_cases.csv").read_bytes())
-                rows[str(seed)] = run_seed(params)
+                rows[str(seed)] = run_seed(merge(content, {"train": {"seed": seed}}))
                 os.chdir(ROOT)
             for name in ("start", "grpo", "supervised"):
                 part = {k: v for k, v in rows[str(seed)][name].items() if k != "curve"}

@@ -93,6 +93,7 @@ def measure_noop() -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure what the options name, and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline")
     parser.add_argument("--noop", action="store_true", help="a dvc repro with nothing to do")
     parser.add_argument("--tiny", action="store_true", help="operands 0-9, no result: a test")

@@ -47,6 +47,7 @@ def compare(hashes: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
 
 
 def is_equal(row: dict[str, str]) -> bool:
+    """Return whether all hashes of an output are equal."""
     return len(set(row.values())) == 1
 
 
@@ -85,6 +86,7 @@ def reproduce(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Reproduce, print the certificate and write it; fail at a difference."""
     with cli_errors(), tempfile.TemporaryDirectory() as scratch:
         certificate = reproduce(Path(scratch) / "clone")
         print(json.dumps({**certificate, "outputs": "below"}, indent=2))

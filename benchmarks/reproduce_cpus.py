@@ -213,6 +213,7 @@ def compare_cpus(is_quick: bool, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Compare the CPUs, or run the pipelines of one."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce_cpus")
     parser.add_argument("--quick", action="store_true", help="operands 0-9 alone, no result")
     parser.add_argument("--into", type=Path, help="only run the pipelines on this CPU, in a folder")

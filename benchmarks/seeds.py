@@ -76,6 +76,7 @@ def run_seeds(
 
 
 def main() -> None:
+    """Run the seeds that the result does not have yet."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.seeds")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=FIRST_SEED)

@@ -223,6 +223,7 @@ def summarize(rounds: list[Figures], constant: list[Figures]) -> Figures:
 
 
 def judge_targets(row: Figures) -> dict[str, bool]:
+    """Return which targets the service meets."""
     throughput, latency = row["throughput_of_constant"], row["latency_of_constant"]
     return {
         "throughput at least 1.2 times the constant answer's": throughput >= 1.2,
@@ -262,6 +263,7 @@ def measure(
 
 
 def show(figures: dict[str, Any], servers: dict[str, Server]) -> None:
+    """Print the table, and the servers that were not measured."""
     rows = figures["servers"].items()
     print(table([{"server": servers[name].title, **row} for name, row in rows]))
     for name, reason in figures["not_measured"].items():
@@ -290,6 +292,7 @@ def measure_environment(model: Path, rounds: int, seconds: float) -> dict[str, A
 
 
 def main() -> None:
+    """Measure what the options name, and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("--environment", action="store_true", help="start-up, memory and disk")
     parser.add_argument("--only", default="", help="names with commas between; default: all")

@@ -111,10 +111,12 @@ class Loops:
 
     @property
     def statuses(self) -> Counter[int]:
+        """Return the number of answers by status."""
         return Counter({status: len(values) for status, values in self.seconds.items()})
 
     @property
     def failures(self) -> int:
+        """Return the number of requests without a right answer."""
         return self.wrong + self.cut + self.refused + self.unanswered
 
     def percentile_ms(self, status: int, share: float = 0.99) -> float:

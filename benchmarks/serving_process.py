@@ -82,6 +82,7 @@ class Process:
         return time.perf_counter() - started
 
     def kill(self) -> None:
+        """Kill the process group and wait for its end."""
         if self.popen.poll() is None:
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
@@ -97,6 +98,7 @@ class Process:
         return self.popen.returncode
 
     def memory_mb(self) -> float:
+        """Return the resident memory of the main process."""
         status = Path(f"/proc/{self.popen.pid}/status").read_text()
         return round(int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6, 1)
 

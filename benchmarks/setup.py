@@ -51,6 +51,7 @@ def measure(scratch: Path) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    """Measure and write the result."""
     with cli_errors(), tempfile.TemporaryDirectory() as scratch:
         figures = measure(Path(scratch))
         lines = (ROOT / "requirements" / "dev.lock").read_text(encoding="utf-8").splitlines()

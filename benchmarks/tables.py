@@ -19,11 +19,13 @@ Rows = Sequence[Sequence[str]]
 
 
 def read(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file of the repository."""
     content: dict[str, Any] = json.loads((ROOT / path).read_text("utf-8"))
     return content
 
 
 def headline() -> Rows:
+    """Return the rows of the README."""
     evaluation, training = read("metrics/evaluation.json"), read("metrics/training.json")
     seeds = read(RESULTS / "seeds.json")["seeds"]
     exact = sum(row["errors"] == 0 for row in seeds)
@@ -47,6 +49,7 @@ def headline() -> Rows:
 
 
 def seeds() -> Rows:
+    """Return a row for each seed."""
     header = ("seed", "errors", "of", "minimum margin", "training, s on one core")
     rows = sorted(read(RESULTS / "seeds.json")["seeds"], key=lambda row: row["seed"])
     return [header] + [
@@ -87,6 +90,7 @@ def grpo_chains() -> Rows:
 
 
 def settings() -> Rows:
+    """Return the service's environment variables."""
     rows = []
     for name, info in Settings.model_fields.items():
         default = "" if info.default in (None, "") else f"`{info.default}`"
@@ -124,6 +128,7 @@ def update(text: str) -> str:
 
 
 def main() -> None:
+    """Write the tables of all documents."""
     with cli_errors():
         for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
             text = path.read_text("utf-8")
