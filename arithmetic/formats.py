@@ -88,6 +88,12 @@ def get_formats(operations: Iterable[str]) -> tuple[SequenceFormat, ...]:
     return tuple(dict.fromkeys(_BY_OPERATION[operation] for operation in operations))
 
 
+def locate(operation: str, grammar: Grammar) -> tuple[int, Lengths]:
+    """Return the index of the operation's format among those of the grammar, and its lengths."""
+    fmt = get_format(operation)
+    return get_formats(grammar.operations).index(fmt), fmt.lengths(grammar.digits)
+
+
 def encode_prompts(
     operation: str | np.ndarray, a: np.ndarray, b: np.ndarray, digits: int
 ) -> np.ndarray:

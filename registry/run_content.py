@@ -21,11 +21,8 @@ _CURVES = {
     "validation_token_accuracy": "validation/token_accuracy",
     "validation_exact_match": "validation/exact_match",
 }
-# Columns of metrics/grpo.csv and the metrics they become, for each operation.
-_GRPO = (
-    *("reward", "pass_at_group", "without_signal", "kl", "entropy"),
-    *("exact_match", "hallucination", "infinite_generation"),
-)
+# Columns of metrics/grpo.csv that are the same for all operations of a step.
+_SHARED = ("gradient_norm", "learning_rate")
 _EVALUATION = (
     "errors",
     "equations",
@@ -61,9 +58,10 @@ def curves(root: Path) -> Iterator[tuple[str, float, int]]:
     rows = _read_csv(root / "metrics" / "grpo.csv")
     for row in rows:
         name = OPERATIONS[row["operation"]].name
-        names = {column: f"grpo/{column}_{name}" for column in _GRPO}
-        if row["operation"] == rows[0]["operation"]:  # the same in all rows of a step
-            names |= {column: f"grpo/{column}" for column in ("gradient_norm", "learning_rate")}
+        own = row.keys() - {"step", "operation", *_SHARED}
+        names = {column: f"grpo/{column}_{name}" for column in sorted(own)}
+        if row["operation"] == rows[0]["operation"]:
+            names |= {column: f"grpo/{column}" for column in _SHARED}
         yield from _points(row, names)
 
 

@@ -96,7 +96,7 @@ def explain_tokens(model: LoadedModel, equation: Equation) -> dict[str, Any]:
     logits, attention = forward(
         read_weights(model.directory / artifacts.WEIGHTS),
         model.decoders.config.model,
-        formats.get_formats(grammar.operations).index(fmt),
+        formats.locate(operation, grammar)[0],
         np.append(prompt, generated[:-1]),
     )
     probabilities = softmax(logits.astype(np.float64)).round(9)

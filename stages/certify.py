@@ -61,9 +61,9 @@ class WorkerModel(NamedTuple):
 
     def describe(self, operation: str) -> tuple[int, int, formats.Lengths]:
         """Return the operation's format index, the operands' digits and the format's lengths."""
-        grammar, fmt = self.onnx_model.grammar, formats.get_format(operation)
-        index = formats.get_formats(grammar.operations).index(fmt)
-        return index, grammar.digits, fmt.lengths(grammar.digits)
+        grammar = self.onnx_model.grammar
+        index, lengths = formats.locate(operation, grammar)
+        return index, grammar.digits, lengths
 
     def encode_batches(self, equations: Equations) -> Iterator[np.ndarray]:
         """Yield the prompts to decode at once: [B, P] int64."""

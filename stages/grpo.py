@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from arithmetic import formats
 from arithmetic.artifacts import ModelConfig
@@ -30,7 +29,7 @@ from arithmetic.errors import UserError
 from arithmetic.grammar import Grammar, Operands
 from arithmetic.model import Transformer
 from stages import checkpoint, stop_if_orphaned
-from stages.optimizer import build_optimizers
+from stages.optimizer import ScheduledOptimizers, set_gradients
 from stages.params import Grpo, Train
 from stages.progress import ProgressBar
 from stages.workers import SHARDS, Workers
@@ -58,12 +57,6 @@ class Setup:
     grammar: Grammar
     questions: dict[str, Operands]
     validation: dict[str, Operands]
-
-    def describe(self, operation: str) -> tuple[int, formats.Lengths]:
-        """Return the index of the operation's format, and its lengths."""
-        fmt = formats.get_format(operation)
-        index = formats.get_formats(self.grammar.operations).index(fmt)
-        return index, fmt.lengths(self.grammar.digits)
 
     def learning_rate_factor(self, step: int) -> float:
         """Return the factor of train's learning rates at `step`: warm-up, then decay to 0."""
@@ -99,17 +92,14 @@ def tune(
     model = Transformer(config)
     model.load_state_dict(weights)
     reference = copy.deepcopy(model).requires_grad_(False)
-    muon, adamw = build_optimizers(model, setup.train)
-    schedules = [LambdaLR(optimizer, setup.learning_rate_factor) for optimizer in (muon, adamw)]
-    stateful: dict[str, Any] = {"model": model, "muon": muon, "adamw": adamw}
-    stateful |= {f"schedule {i}": schedule for i, schedule in enumerate(schedules)}
+    optimizers = ScheduledOptimizers(model, setup.train, setup.learning_rate_factor)
     if params.mistake_copies:
         setup = add_mistakes(reference, setup)
     tuning, sums = Tuning(), torch.zeros(len(operations), len(ROLLOUT))
     if saved := checkpoint.load(key, CHECKPOINT):
         tuning = Tuning(**saved["tuning"])
-        for name, part in stateful.items():
-            part.load_state_dict(saved[name])
+        model.load_state_dict(saved["model"])
+        optimizers.load_state_dict(saved["optimizers"])
     else:
         tuning.report = count_domain(model, setup, workers, "before")
         tuning.rows += [
@@ -120,13 +110,10 @@ def tune(
     with ProgressBar("grpo", params.steps, tuning.step, is_quiet=workers.rank > 0) as bar:
         while tuning.step < params.steps:
             stop_if_orphaned()
-            learning_rate = muon.param_groups[0]["lr"]
+            factor = setup.learning_rate_factor(tuning.step)
             norm, statistics = update_gradients(model, reference, setup, tuning.step, workers)
             sums += statistics
-            muon.step()
-            adamw.step()
-            for schedule in schedules:
-                schedule.step()
+            optimizers.step()
             tuning.step += 1
             bar.advance()
             if tuning.step % LOG_EVERY and tuning.step < params.steps:
@@ -135,15 +122,16 @@ def tune(
             for operation, values in zip(operations, means.tolist(), strict=True):
                 row = {"step": tuning.step, "operation": operation}
                 row |= dict(zip(ROLLOUT, values, strict=True))
-                row |= {"gradient_norm": norm, "learning_rate": learning_rate}
+                row |= {"gradient_norm": norm}
+                row |= {"learning_rate": setup.train.muon_learning_rate * factor}
                 tuning.rows.append(row | validate(model, setup, operation, workers))
             sums.zero_()
             bar.advance(0, describe(tuning, params.steps, len(operations)))
             if workers.rank == 0:
-                states = {name: part.state_dict() for name, part in stateful.items()}
+                states = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
                 checkpoint.save(key, {"tuning": vars(tuning), **states}, CHECKPOINT)
-    report = count_domain(model, setup, workers, "after")
-    return model.state_dict(), Tuning(tuning.step, tuning.rows, tuning.report | report)
+    tuning.report |= count_domain(model, setup, workers, "after")
+    return model.state_dict(), tuning
 
 
 def update_gradients(
@@ -172,10 +160,8 @@ def update_gradients(
             f"the reinforcement learning diverged: the gradient's norm is {norm}",
             "lower grpo.learning_rate_factor",
         )
-    gradient = gradient * min(1.0, setup.params.max_gradient_norm / (norm + 1e-12))
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, part in zip(parameters, gradient.split(sizes), strict=True):
-        parameter.grad = part.view_as(parameter)
+    scale = min(1.0, setup.params.max_gradient_norm / (norm + 1e-12))
+    set_gradients(parameters, gradient * scale)
     return norm, statistics.view(-1, len(ROLLOUT))
 
 
@@ -187,7 +173,7 @@ def roll_out(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Sample groups of answers; return the loss of one shard and the values of ROLLOUT."""
-    fmt, lengths = setup.describe(operation)
+    fmt, lengths = formats.locate(operation, setup.grammar)
     size = setup.params.group_size
     groups = setup.params.questions // len(setup.grammar.operations) // SHARDS
     a, b = setup.questions[operation]
@@ -244,7 +230,7 @@ def find_failures(
 
     As in `stages.certify`, what a teacher-forced pass certifies is not decoded.
     """
-    (fmt, lengths), (a, b) = setup.describe(operation), operands
+    (fmt, lengths), (a, b) = formats.locate(operation, setup.grammar), operands
     for start in range(0, len(a), COUNTED_BATCH):
         stop_if_orphaned()
         rows = slice(start, start + COUNTED_BATCH)

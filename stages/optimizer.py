@@ -8,9 +8,12 @@ momentum by the nearest orthogonal matrix, found by a Newton-Schulz iteration.
 """
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from stages.params import Train
 
@@ -89,3 +92,33 @@ def build_optimizers(model: nn.Module, params: Train) -> tuple[Muon, torch.optim
         fused=True,
     )
     return muon, adamw
+
+
+class ScheduledOptimizers:
+    """Step Muon and AdamW with their learning rates times a factor of the step, from 0."""
+
+    def __init__(self, model: nn.Module, params: Train, factor: Callable[[int], float]):
+        optimizers = build_optimizers(model, params)
+        schedules = [LambdaLR(optimizer, factor) for optimizer in optimizers]
+        self._parts: list[Any] = [*optimizers, *schedules]
+
+    def step(self) -> None:
+        """Update every parameter from its `.grad`, then the learning rates."""
+        for part in self._parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to save."""
+        return {str(place): part.state_dict() for place, part in enumerate(self._parts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        for place, part in enumerate(self._parts):
+            part.load_state_dict(state[str(place)])
+
+
+def set_gradients(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
+    """Set every parameter's `.grad` from all gradients as one vector."""
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, part in zip(parameters, gradient.split(sizes), strict=True):
+        parameter.grad = part.view_as(parameter)

@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from arithmetic import artifacts, formats
 from arithmetic.artifacts import ArtifactConfig, GrammarConfig, ModelConfig
@@ -33,7 +32,7 @@ from arithmetic.model import Transformer
 from arithmetic.tokenizer import VOCABULARY_SIZE
 from stages import MODEL, checkpoint, grpo, stop_if_orphaned
 from stages.dataset import read_split
-from stages.optimizer import build_optimizers
+from stages.optimizer import ScheduledOptimizers, set_gradients
 from stages.params import Params, Train, load_params
 from stages.progress import ProgressBar
 from stages.workers import SHARDS, Workers, run_workers
@@ -128,25 +127,19 @@ def train(job: Job, workers: Workers) -> Progress:
     """
     params, batches = job.params, Batches(job)
     model = Transformer(job.config).initialize(torch.Generator().manual_seed(params.seed))
-    muon, adamw = build_optimizers(model, params)
-    schedules = [LambdaLR(o, lambda step: get_phase(params, step)[1]) for o in (muon, adamw)]
-    stateful: dict[str, Any] = {"model": model, "muon": muon, "adamw": adamw}
-    stateful |= {f"schedule {i}": schedule for i, schedule in enumerate(schedules)}
+    optimizers = ScheduledOptimizers(model, params, lambda step: get_phase(params, step)[1])
     progress, key, loss_sum = Progress(), job.digest(), 0.0
     if saved := checkpoint.load(key):
         progress = Progress(**saved["progress"])
-        for name, part in stateful.items():
-            part.load_state_dict(saved[name])
+        model.load_state_dict(saved["model"])
+        optimizers.load_state_dict(saved["optimizers"])
 
     with ProgressBar("train", params.steps, progress.step, is_quiet=workers.rank > 0) as bar:
         while not progress.is_finished(params):
             stop_if_orphaned()
             phase, factor = get_phase(params, progress.step)
             loss_sum += update_gradients(model, job, batches, progress.step, workers)
-            muon.step()
-            adamw.step()
-            for schedule in schedules:
-                schedule.step()
+            optimizers.step()
             progress.step += 1
             bar.advance()
             is_phase_end = get_phase(params, progress.step)[0] != phase
@@ -167,7 +160,7 @@ def train(job: Job, workers: Workers) -> Progress:
                 progress.weights = {k: v.clone() for k, v in model.state_dict().items()}
             bar.advance(0, describe(row, params.steps))
             if workers.rank == 0:
-                states = {name: part.state_dict() for name, part in stateful.items()}
+                states = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
                 checkpoint.save(key, {"progress": vars(progress), **states})
     return progress
 
@@ -227,9 +220,7 @@ def update_gradients(
         return torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach()[None]])
 
     mean = workers.sum_over_shards(compute) / SHARDS
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, gradient in zip(parameters, mean[:-1].split(sizes), strict=True):
-        parameter.grad = gradient.view_as(parameter)
+    set_gradients(parameters, mean[:-1])
     return float(mean[-1])
 
 
