@@ -80,9 +80,11 @@ def make_keys(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def signed(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signed]:
-    """Serve a registry on the bridge to the containers; reading needs a password."""
+    """Serve a registry on the containers' network; reading needs a password."""
     folder = tmp_path_factory.mktemp("registry")
-    bridge = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+    # A network of its own: a fresh engine's default bridge names no gateway.
+    network = docker("network", "create", f"arithmetic-lm-test-{os.getpid()}")
+    gateway = docker("network", "inspect", network, "-f", "{{(index .IPAM.Config 0).Gateway}}")
     config = folder / "basic-auth.ini"
     config.write_text(
         f"[mlflow]\ndatabase_uri = sqlite:///{folder}/users.db\n"
@@ -91,21 +93,23 @@ def signed(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sig
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     keys = make_keys(folder / "keys")
-    with pytest.MonkeyPatch.context() as patch:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        stack.callback(docker, "network", "rm", network)
         patch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(config))
         patch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "any")
         patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         patch.setenv("SIGNING_KEY", str(keys / "private.pem"))
-        hosts = f"--allowed-hosts={bridge}:*,{SERVER}:*"
-        with run_mlflow_server(folder, "--app-name=basic-auth", hosts, host=bridge) as address:
+        hosts = f"--allowed-hosts={gateway}:*,{SERVER}:*"
+        with run_mlflow_server(folder, "--app-name=basic-auth", hosts, host=gateway) as address:
             patch.setenv("MLFLOW_TRACKING_URI", address)
-            patch.setenv("no_proxy", bridge)
+            patch.setenv("no_proxy", gateway)
             for seed in (1, 2):
                 record(make_project(folder / f"project-{seed}", seed))
             options = (
-                f"--add-host={SERVER}:{bridge}",
-                f"--env=MLFLOW_TRACKING_URI={address.replace(bridge, SERVER)}",
+                f"--network={network}",
+                f"--add-host={SERVER}:{gateway}",
+                f"--env=MLFLOW_TRACKING_URI={address.replace(gateway, SERVER)}",
                 "--env=MLFLOW_TRACKING_USERNAME",
                 "--env=MLFLOW_TRACKING_PASSWORD",
                 f"--env=MODEL_URI={MODEL_URI}",
