@@ -77,7 +77,7 @@ lineage: setup ## check the chain from a version to its run, lock, commit and da
 	@python -m registry.lineage $${VERSION:+"$$VERSION"}
 
 ##@ Proofs
-screenshots: setup ## take the docs' pictures of the page at / (needs chromium)
+screenshots: setup ## take the docs' pictures of pages and plots (needs chromium)
 	@python -m scripts.screenshots
 tables: setup ## write the tables of README and docs from the committed results
 	@python -m benchmarks.tables
