@@ -91,9 +91,11 @@ def take_mlflow(browser: Browser, address: str) -> None:
         save(page, "mlflow-run")
         show(f"compare-runs?runs={json.dumps([committed, grpo])}&experiments=[%221%22]", "Run ID:")
         page.get_by_text("Visualizations").click()
-        for switch in page.get_by_role("switch").all():
+        for switch in page.get_by_role("switch").all()[:2]:  # of params and of metrics
             switch.click()
+        page.get_by_text("Comparing").scroll_into_view_if_needed()
         save(page, "mlflow-compare")
+        page.set_viewport_size({"width": 1280, "height": 1040})
         show(f"models/{MODEL_NAME}", "Version 1")
         save(page, "mlflow-model")
         page.set_viewport_size({"width": 1280, "height": 1180})
