@@ -22,7 +22,7 @@ needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' 
 
 .PHONY: help run serve test tables figures screenshots setup lock lint format experiment hard-cases \
 	seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
-	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
+	bench-serving bench-serving-environment bench-profile bench-grpo bench-decoders bench-pipeline bench-faults \
 	bench-kills
 
 help: ## list these commands
@@ -105,6 +105,8 @@ bench-serving: setup ## requests per second, beside other servers (needs wrk)
 	@python -m benchmarks.serving
 bench-serving-environment: setup ## start-up time, memory and disk of the service
 	@python -m benchmarks.serving --environment
+bench-profile: setup ## where the service spends its core under load (needs wrk, root)
+	@python -m benchmarks.serving_profile
 bench-faults: setup ## the service under overload, kills, swaps and bad input
 	@python -m benchmarks.faults
 bench-kills: setup ## kill -9 at a thousand points of dvc repro
