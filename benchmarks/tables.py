@@ -13,9 +13,7 @@ from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import RESULTS, ROOT
-from serving.settings import Settings
-
-Rows = Sequence[Sequence[str]]
+from scripts.reference import Rows, render
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -89,30 +87,13 @@ def grpo_chains() -> Rows:
     return rows
 
 
-def settings() -> Rows:
-    """Return the service's environment variables."""
-    rows = []
-    for name, info in Settings.model_fields.items():
-        default = "" if info.default in (None, "") else f"`{info.default}`"
-        rows.append((f"`{name.upper()}`", default, info.description or ""))
-    return [("variable", "default", "meaning"), *rows]
-
-
 TABLES = {
     "headline": headline,
     "seeds": seeds,
     "grpo": grpo,
     "grpo-chains": grpo_chains,
-    "settings": settings,
 }
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
-
-def render(rows: Rows) -> str:
-    """Return rows as a Markdown table; the first is the header."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
-    return "\n".join(lines) + "\n"
 
 
 def update(text: str) -> str:
