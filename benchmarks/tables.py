@@ -62,6 +62,36 @@ def seeds() -> Rows:
     ]
 
 
+def exactness() -> Rows:
+    """Return a row for each proof that the answers are exact."""
+    evaluation, seeds = read("metrics/evaluation.json"), read(RESULTS / "seeds.json")["seeds"]
+    decoded = read(RESULTS / "certify-full.json")
+    four = read("docs/certificates/four-operations.json")
+    rows = [
+        ("certified, params.yaml", "`dvc repro`", "metrics/evaluation.json", [evaluation]),
+        ("decoded", "`make certify-full`", "benchmarks/results/certify-full.json", [decoded]),
+        (f"{len(seeds)} fresh seeds", "`make seeds`", "benchmarks/results/seeds.json", seeds),
+        (
+            "certified, + − × ÷",
+            "`make experiment NAME=four-operations`",
+            "docs/certificates/four-operations.json",
+            [four],
+        ),
+    ]
+    header = ("what", "wrong answers", "of", "minimum margin", "command", "file")
+    return [header] + [
+        (
+            what,
+            f"{sum(part['errors'] for part in parts):,}",
+            f"{sum(part['equations'] for part in parts):,}",
+            str(min(part.get("minimum_margin", "–") for part in parts)),
+            command,
+            f"`{file}`",
+        )
+        for what, command, file, parts in rows
+    ]
+
+
 def grpo() -> Rows:
     """Return a row for each seed: errors at the start, after GRPO, after supervised steps."""
     header = ("seed", "errors at the start", "after GRPO", "s", "after supervised steps", "s")
@@ -88,6 +118,7 @@ def grpo_chains() -> Rows:
 
 
 TABLES = {
+    "exactness": exactness,
     "headline": headline,
     "seeds": seeds,
     "grpo": grpo,
