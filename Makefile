@@ -20,7 +20,7 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-.PHONY: help run serve test docs docs-serve reference tables figures screenshots setup lock lint \
+.PHONY: help run serve test test-docs docs docs-serve reference tables figures screenshots setup lock lint \
 	format experiment hard-cases seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
 	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
 	bench-kills
@@ -83,6 +83,8 @@ docs-serve: setup ## serve the site on port 8010, anew after each edit
 	@zensical serve --dev-addr localhost:8010
 reference: setup ## write docs/reference/ from the code
 	@python -m scripts.reference
+test-docs: setup ## run the tutorial's commands in a clone, installation and training included
+	@python -m benchmarks.tutorial
 screenshots: setup ## take the docs' pictures of the page at / (needs chromium)
 	@python -m scripts.screenshots
 tables: setup ## write the tables of README and docs from the committed results

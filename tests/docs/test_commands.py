@@ -2,17 +2,38 @@
 
 import importlib.util
 import re
+import shlex
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 from dvc.cli.parser import get_main_parser
 from mlflow.cli import cli as mlflow_cli
 
 from benchmarks.results_file import ROOT
+from benchmarks.tutorial import read_lines
 from registry.dvc_lock import flatten, read_yaml
-from tests.docs.console_commands import PAGES, read_lines, split_commands
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+
+
+def split_commands(line: str) -> Iterator[list[str]]:
+    """Yield the words of each command of a line, without variables before it."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if set(word) <= set("|&;"):
+            while words and re.match("[A-Z_]+=", words[0]):
+                del words[0]
+            if words:
+                yield words
+            words = []
+        else:
+            words.append(word)
+
+
 COMMANDS = [
     pytest.param(words, id=f"{page.stem}: {' '.join(words)}")
     for page in PAGES
