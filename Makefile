@@ -20,9 +20,10 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-.PHONY: help run serve test test-docs docs docs-serve reference tables figures screenshots setup lock lint \
-	format experiment hard-cases seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
-	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
+.PHONY: help run serve test test-docs docs docs-serve reference tables figures screenshots setup \
+	lock lint format experiment hard-cases seeds promote rollback lineage docker \
+	certify-full reproduce reproduce-cpus bench-setup bench-noop bench-serving \
+	bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
 	bench-kills
 
 help: ## list these commands
