@@ -20,10 +20,7 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-.PHONY: help run serve test tables figures screenshots setup lock lint format experiment hard-cases \
-	seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
-	bench-serving bench-serving-environment bench-profile bench-grpo bench-decoders bench-pipeline bench-faults \
-	bench-kills
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list these commands
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -76,13 +73,23 @@ rollback: setup ## make Previous Production again (REASON="…")
 lineage: setup ## check the chain from a version to its run, lock, commit and data (VERSION=3)
 	@python -m registry.lineage $${VERSION:+"$$VERSION"}
 
-##@ Proofs
+##@ Documents
+docs: setup ## build the documentation site into site/
+	@zensical build --strict
+docs-serve: setup ## serve the site on port 8010, anew after each edit
+	@zensical serve --dev-addr localhost:8010
+reference: setup ## write docs/reference/ from the code
+	@python -m scripts.reference
+test-docs: setup ## run the tutorial's commands in a clone, installation and training included
+	@python -m benchmarks.tutorial
 screenshots: setup ## take the docs' pictures of the page at / (needs chromium)
 	@python -m scripts.screenshots
 tables: setup ## write the tables of README and docs from the committed results
 	@python -m benchmarks.tables
 figures: setup ## draw the figures of README and docs
 	@python -m benchmarks.figures
+
+##@ Proofs
 certify-full: setup ## decode every equation of the domain with the served graphs
 	@python -m benchmarks.certify_full
 reproduce: setup ## retrain in a clone of the last commit and compare every hash
