@@ -19,11 +19,12 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 	$(if $(filter command,$(firstword $(origin $(name)))),\
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
+compose = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .PHONY: help run serve test tables figures screenshots setup lock lint format experiment hard-cases \
 	seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
 	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
-	bench-kills
+	bench-kills up down check-deploy
 
 help: ## list these commands
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -37,6 +38,15 @@ serve: setup ## serve Production in the foreground (PORT=8000)
 	@python -m serving
 docker: setup ## the same as run in containers, which keep running (compose.yaml)
 	@python -m scripts.quickstart --docker
+
+##@ Team (deploy/team)
+up: ## start MLflow with PostgreSQL and S3, and two services (COMPOSE_PROFILES=monitoring)
+	@deploy/team/secrets.sh
+	@cd deploy/team && $(compose) up --build --detach
+down: ## stop them; the volumes keep all data
+	@cd deploy/team && COMPOSE_PROFILES=monitoring $(compose) down
+check-deploy: ## check what is in deploy/ (needs docker-compose, nginx, promtool)
+	@scripts/check_deploy.sh
 
 ##@ Develop
 setup: ## install requirements/dev.lock into .venv
