@@ -5,6 +5,7 @@ to the admin, since a creator may do anything with what it made.
 """
 
 import os
+from collections.abc import Callable
 
 import boto3
 from mlflow import MlflowClient
@@ -42,14 +43,24 @@ def create_users() -> None:
     identities = {"experiment": identity, "registered_model": NAME}
     for user, grants in GRANTS.items():
         password = os.environ[f"{user.upper()}_PASSWORD"]
-        try:
-            auth.create_user(user, password)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        if fails_with("RESOURCE_ALREADY_EXISTS", auth.create_user, user, password):
             auth.update_user_password(user, password)
         for kind, permission in grants:
-            auth.grant_user_permission(user, kind, identities.get(kind, "*"), permission)
+            grant = user, kind, identities.get(kind, "*")
+            if auth.get_user_permission(*grant).permission != permission:
+                fails_with("RESOURCE_DOES_NOT_EXIST", auth.revoke_user_permission, *grant)
+                auth.grant_user_permission(*grant, permission)
+
+
+def fails_with(code: str, function: Callable[..., object], *arguments: str) -> bool:
+    """Call a function; return whether MLflow answered with this error."""
+    try:
+        function(*arguments)
+    except MlflowException as error:
+        if error.error_code != code:
+            raise
+        return True
+    return False
 
 
 if __name__ == "__main__":
