@@ -24,7 +24,7 @@ compose = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 .PHONY: help run serve test tables figures screenshots setup lock lint format experiment hard-cases \
 	seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
 	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
-	bench-kills up down check-deploy
+	bench-kills bench-restarts up down check-deploy
 
 help: ## list these commands
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -119,3 +119,5 @@ bench-faults: setup ## the service under overload, kills, swaps and bad input
 	@python -m benchmarks.faults
 bench-kills: setup ## kill -9 at a thousand points of dvc repro
 	@python -m benchmarks.kills
+bench-restarts: setup ## restart each part of the team's stack under load (needs docker)
+	@python -m benchmarks.restarts

@@ -9,14 +9,13 @@ import shutil
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
 
+from benchmarks.team_stack import REPLICAS, TEAM, Stack, run_stack
 from registry import EXPERIMENT, MODEL_NAME, PRODUCTION
 from registry.client import open_client
 from registry.exceptions import RegistryError
@@ -24,94 +23,39 @@ from registry.promotion import promote
 from registry.record import Recorded, record
 from tests.registry.project import make_project
 from tests.serving.conftest import wait_until
-from tests.serving.service_process import ROOT, free_port
 
-TEAM = ROOT / "deploy" / "team"
-FILES = ("-f", f"{TEAM}/compose.yaml", "-f", f"{ROOT}/tests/deploy/override.yaml")
-REPLICAS = ("service-1", "service-2")
-PORTS = ("PORT", "TRACKING_PORT", "PROMETHEUS_PORT")
+NOTHING_WRONG = ("Wrong answers", "Failed requests", "Input drift (PSI)")  # panels without data
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
-class Stack(NamedTuple):
-    """A running stack: its environment, with ports, and its secrets."""
-
-    environment: dict[str, str]
-    secrets: dict[str, str]
-    project: str
-
-    def compose(self, *arguments: str) -> str:
-        """Run docker-compose, and return its output."""
-        options = ["-p", self.project, "--env-file", self.environment["ENV_FILE"], *FILES]
-        done = subprocess.run(
-            ["docker-compose", *options, *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def address(self, port: str = "PORT") -> str:
-        """Return the address of a published port."""
-        return f"http://127.0.0.1:{self.environment[port]}"
-
-    def versions(self) -> list[str]:
-        """Return the version that each replica serves, empty for none."""
-        code = (
-            "import json, urllib.request as r, urllib.error as e\n"
-            "try: print(json.load(r.urlopen('http://127.0.0.1:8000/health'))['model_version'])\n"
-            "except (e.URLError, KeyError): print()"
-        )
-        return [self.compose("exec", "-T", name, "python", "-c", code).strip() for name in REPLICAS]
-
-    @contextmanager
-    def user(self, name: str) -> Iterator[None]:
-        """Use MLflow as this user."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_URI", self.address("TRACKING_PORT"))
-            patch.setenv("MLFLOW_TRACKING_USERNAME", name)
-            patch.setenv("MLFLOW_TRACKING_PASSWORD", self.secrets[f"{name.upper()}_PASSWORD"])
-            yield
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Build and start everything; remove it with its volumes."""
-    engine = shutil.which("docker-compose") and subprocess.run(
-        ["docker", "info"], capture_output=True
-    )
+    installed = shutil.which("docker-compose")
+    engine = installed and subprocess.run(["docker", "info"], capture_output=True)
     if not engine or engine.returncode:
         assert "CI" not in os.environ, "no Docker engine answers; .ci/run starts one"
         pytest.skip("no Docker engine answers, or there is no docker-compose")
-    file = tmp_path_factory.mktemp("stack") / "env"
-    subprocess.run([TEAM / "secrets.sh", file], check=True, capture_output=True)
-    assert file.stat().st_mode & 0o777 == 0o600
-    secrets = dict(line.split("=", 1) for line in file.read_text().splitlines())
-    environment = {
-        **os.environ,
-        **{name: str(free_port()) for name in PORTS},
-        "ENV_FILE": str(file),
-        "SERVICE_IMAGE": "arithmetic-lm:test",
-        "MLFLOW_IMAGE": "arithmetic-lm-mlflow:test",
-    }
-    stack = Stack(environment, secrets, f"arithmetic-lm-test-{os.getpid()}")
-    try:
-        stack.compose("up", "--build", "--detach")
+    with run_stack(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
-    finally:
-        stack.compose("--profile", "monitoring", "down", "--volumes")
+
+
+@contextmanager
+def user(stack: Stack, name: str) -> Iterator[None]:
+    """Use MLflow as this user."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in stack.credentials(name).items():
+            patch.setenv(variable, value)
+        yield
 
 
 @pytest.fixture(scope="module")
 def versions(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[Recorded]:
     """Register two versions as the registrar, and promote the first as the promoter."""
     folder = tmp_path_factory.mktemp("projects")
-    with stack.user("registrar"):
+    with user(stack, "registrar"):
         recorded = [record(make_project(folder / f"{seed}", seed)) for seed in (1, 2)]
-    with stack.user("promoter"):
+    with user(stack, "promoter"):
         promote("1", folder / "1")
     wait_until(lambda: stack.versions() == ["1", "1"], 60)
     return recorded
@@ -119,7 +63,7 @@ def versions(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[Rec
 
 def test_the_replicas_swap_when_the_promoter_promotes(stack, versions, tmp_path):
     project = make_project(tmp_path / "project")  # holds the gate
-    with stack.user("promoter"):
+    with user(stack, "promoter"):
         promote("2", project)
         wait_until(lambda: stack.versions() == ["2", "2"], 30)
         promote("1", project)
@@ -177,14 +121,14 @@ REFUSED: dict[str, tuple[str, Callable[..., object]]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_each_user_is_refused_what_it_may_not_do(stack, versions, case):
     name, action = REFUSED[case]
-    with stack.user(name):
+    with user(stack, name):
         client = open_client()
         with pytest.raises(Exception, match=r"PERMISSION_DENIED|error code 403"):
             action(client)
 
 
 def test_the_registrar_may_not_promote(stack, versions, tmp_path):
-    with stack.user("registrar"), pytest.raises(RegistryError, match="only promoter"):
+    with user(stack, "registrar"), pytest.raises(RegistryError, match="only promoter"):
         promote("2", make_project(tmp_path / "project"))
     assert stack.versions() == ["1", "1"]
 
@@ -220,71 +164,31 @@ def test_nobody_enters_without_a_password_or_by_another_host(stack, versions):
         assert (other.status_code, "Host" in other.text) == (403, True)
 
 
-@contextmanager
-def load(stack: Stack) -> Iterator[Counter[str]]:
-    """Ask the service all the time; yield the counts of right, wrong and failed answers."""
-    counts: Counter[str] = Counter()
-    stopped = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client(trust_env=False, timeout=10) as client:
-            while not stopped.wait(0.02):
-                question = sum(counts.values()) % 90
-                try:
-                    answer = client.post(
-                        f"{stack.address()}/predict", json={"equation": f"{question}+7="}
-                    )
-                except httpx.TransportError:
-                    counts["refused"] += 1
-                    continue
-                if answer.status_code != 200:
-                    counts["failed"] += 1
-                else:
-                    right = answer.json()["predicted_answer"] == str(question + 7)
-                    counts["right" if right else "wrong"] += 1
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield counts
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def healthy(stack: Stack, name: str) -> bool:
-    identity = stack.compose("ps", "-q", name).strip()
-    state = ["docker", "inspect", "-f", "{{.State.Health.Status}}", identity]
-    return subprocess.check_output(state, text=True).strip() == "healthy"
-
-
 @pytest.mark.parametrize("name", [*REPLICAS, "mlflow", "postgres", "s3", "nginx"])
 def test_a_restart_under_load_loses_nothing(stack, versions, tmp_path, name):
-    with load(stack) as counts:
+    with stack.load() as counts:
         time.sleep(1)
         stack.compose("restart", name)
-        wait_until(lambda: healthy(stack, name), 120)
+        stack.wait_until_healthy(name)
         time.sleep(1)
     assert counts["right"] >= 50
     assert (counts["wrong"], counts["failed"]) == (0, 0), counts
     assert counts["refused"] == 0 or name == "nginx", counts
     wait_until(lambda: stack.versions() == ["1", "1"], 60)
-    with stack.user("registrar"):  # no version is lost, no connection stays broken
+    with user(stack, "registrar"):  # no version is lost, no connection stays broken
         known = open_client().search_model_versions(f"name = '{MODEL_NAME}'")
     assert {str(version.version) for version in known} >= {"1", "2"}
 
 
 def test_the_registry_keeps_a_registration_after_a_restart_in_between(stack, versions, tmp_path):
     project = make_project(tmp_path / "project", seed=3)
-    with stack.user("registrar"):
+    with user(stack, "registrar"):
         restart = threading.Thread(target=stack.compose, args=("restart", "mlflow"))
         restart.start()
-        try:
+        with suppress(RegistryError):
             record(project)
-        except RegistryError:
-            pass
         restart.join()
-        wait_until(lambda: healthy(stack, "mlflow"), 120)
+        stack.wait_until_healthy("mlflow")
         again = record(project)
         client = open_client()
         experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -298,7 +202,7 @@ def test_the_registry_keeps_a_registration_after_a_restart_in_between(stack, ver
 def test_prometheus_scrapes_both_and_answers_the_dashboard(stack, versions):
     stack.compose("--profile", "monitoring", "up", "--detach", "prometheus")
     source = stack.address("PROMETHEUS_PORT")
-    with httpx.Client(trust_env=False) as client, load(stack):
+    with httpx.Client(trust_env=False) as client, stack.load():
 
         def up() -> list[str]:
             answer = client.get(f"{source}/api/v1/query", params={"query": "up == 1"}).json()
@@ -326,6 +230,6 @@ def test_down_keeps_the_data(stack, versions):
     stack.compose("--profile", "monitoring", "down")
     stack.compose("up", "--detach")
     wait_until(lambda: stack.versions() == ["1", "1"], 60)
-    with stack.user("registrar"):
+    with user(stack, "registrar"):
         known = open_client().search_model_versions(f"name = '{MODEL_NAME}'")
     assert {"1", "2"} <= {str(version.version) for version in known}
