@@ -121,7 +121,9 @@ class Stack(NamedTuple):
 
 
 def _docker(*arguments: str) -> str:
-    return subprocess.check_output(["docker", *arguments], text=True).strip()
+    """Return the output, empty where a container is not running at the moment."""
+    command = ["docker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 @contextmanager
