@@ -19,6 +19,7 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 	$(if $(filter command,$(firstword $(origin $(name)))),\
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
+compose = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
@@ -34,6 +35,15 @@ serve: setup ## serve Production in the foreground (PORT=8000)
 	@python -m serving
 docker: setup ## the same as run in containers, which keep running (compose.yaml)
 	@python -m scripts.quickstart --docker
+
+##@ Team (deploy/team)
+up: ## start MLflow with PostgreSQL and S3, and two services (COMPOSE_PROFILES=monitoring)
+	@deploy/team/secrets.sh
+	@cd deploy/team && $(compose) up --build --detach
+down: ## stop them; the volumes keep all data
+	@cd deploy/team && COMPOSE_PROFILES=monitoring $(compose) down
+check-deploy: ## check what is in deploy/ (needs docker-compose, nginx, promtool)
+	@scripts/check_deploy.sh
 
 ##@ Develop
 setup: ## install requirements/dev.lock into .venv
@@ -118,3 +128,5 @@ bench-faults: setup ## the service under overload, kills, swaps and bad input
 	@python -m benchmarks.faults
 bench-kills: setup ## kill -9 at a thousand points of dvc repro
 	@python -m benchmarks.kills
+bench-restarts: setup ## restart each part of the team's stack under load (needs docker)
+	@python -m benchmarks.restarts
