@@ -20,7 +20,7 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-.PHONY: help run serve test tables figures screenshots setup lock lint format experiment hard-cases \
+.PHONY: help run serve test tables figures screenshots setup setup-ray lock lint format experiment hard-cases \
 	seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
 	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
 	bench-kills
@@ -41,6 +41,8 @@ docker: setup ## the same as run in containers, which keep running (compose.yaml
 ##@ Develop
 setup: ## install requirements/dev.lock into .venv
 	@scripts/setup.sh
+setup-ray: setup ## add requirements/ray.lock: with RAY_ADDRESS set, evaluate runs on that cluster
+	@python -m pip install --quiet --disable-pip-version-check -r requirements/ray.lock
 lock: setup ## write the lock files from requirements/*.in
 	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
 		--config-file requirements/lock.toml requirements/dev.in -o requirements/dev.lock
@@ -48,6 +50,8 @@ lock: setup ## write the lock files from requirements/*.in
 		--config-file requirements/lock.toml --generate-hashes -c requirements/dev.lock \
 		--excludes requirements/serving-excludes.txt \
 		requirements/serving.in -o requirements/serving.lock
+	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
+		-c requirements/dev.lock requirements/ray.in -o requirements/ray.lock
 test: setup lint ## lint, check types and run all tests
 	@python -m pytest -n 2 --dist loadfile
 lint: setup ## check style and types
