@@ -20,10 +20,10 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 
-.PHONY: help run serve test tables figures screenshots setup setup-ray lock lint format experiment hard-cases \
-	seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
-	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
-	bench-kills
+.PHONY: help run serve test tables figures screenshots setup setup-ray lock lint format sbom \
+	audit experiment hard-cases seeds promote rollback lineage docker certify-full reproduce \
+	reproduce-cpus bench-setup bench-noop bench-serving bench-serving-environment bench-grpo \
+	bench-decoders bench-pipeline bench-faults bench-kills
 
 help: ## list these commands
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -58,6 +58,13 @@ lint: setup ## check style and types
 	@ruff check --quiet . && ruff format --check --quiet . && mypy
 format: setup ## format the code and fix style where ruff can
 	@ruff check --fix --quiet . ; ruff format --quiet .
+
+sbom: setup ## list what the serving image installs: sbom.json, in CycloneDX
+	@PYTHONWARNINGS=ignore uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements/serving.lock \
+		--pyproject pyproject.toml --output-reproducible --output-file sbom.json
+audit: setup ## look up known vulnerabilities of what the serving image installs
+	@uvx --quiet --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes \
+		--requirement requirements/serving.lock
 
 ##@ Experiments
 experiment: setup ## run the pipeline in a copy with experiments/NAME.yaml (NAME=four-operations)
