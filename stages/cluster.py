@@ -8,6 +8,7 @@ variables that fix how torch computes go with the job.
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,9 @@ import arithmetic
 import stages
 from arithmetic.errors import UserError
 
-# Of a worker, and of the shard that it was computing; a whole node may be lost.
-RETRIES = 3
+RETRIES = 3  # of a lost worker, and of the shard that it was computing
+CONNECT_SECONDS = 5.0
+HINT = "look at `ray status`, then run `dvc repro` again, or unset RAY_ADDRESS"
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def open_workers(directory: Path) -> Iterator[tuple[joblib.Parallel, Path]]:
     """Yield the workers, and where they find the files of `directory`.
 
     Raises:
-        UserError: Ray is not installed or does not answer, or a worker ended too often.
+        UserError: Ray is not installed or does not answer, or workers were lost too often.
     """
     if not (address := os.environ.get("RAY_ADDRESS")):
         yield joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator"), directory
@@ -42,11 +44,11 @@ def open_workers(directory: Path) -> Iterator[tuple[joblib.Parallel, Path]]:
             f"RAY_ADDRESS is {address!r}, but Ray is not installed",
             "run `make setup-ray`, or unset RAY_ADDRESS",
         ) from error
+    _check_address(address)
     register_ray()
-    packages = [str(Path(package.__path__[0])) for package in (arithmetic, stages)]
     job = {
         "working_dir": str(directory),
-        "py_modules": packages,
+        "py_modules": [str(Path(package.__path__[0])) for package in (arithmetic, stages)],
         "env_vars": stages.REPRODUCIBLE_ENVIRONMENT,
     }
     options = {
@@ -61,10 +63,19 @@ def open_workers(directory: Path) -> Iterator[tuple[joblib.Parallel, Path]]:
         with joblib.parallel_config("ray", ray_remote_args=options):
             # joblib runs a single job in this process.
             yield joblib.Parallel(n_jobs=count), Path() if count > 1 else directory
-    except (ConnectionError, ray.exceptions.RayError) as error:
-        raise UserError(
-            f"the Ray cluster at {address} failed: {str(error).splitlines()[0]}",
-            "look at `ray status`, then run `dvc repro` again, or unset RAY_ADDRESS",
-        ) from error
+    except ray.exceptions.RayError as error:
+        message = str(error).splitlines()[0]
+        raise UserError(f"the Ray cluster at {address} failed: {message}", HINT) from error
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    # Ray itself tries for more than eight minutes.
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            message = f"no Ray cluster answers at RAY_ADDRESS={address}: {error}"
+            raise UserError(message, HINT) from error

@@ -130,6 +130,13 @@ def test_a_worker_that_dies_again_and_again_is_reported(trained, on_cluster):
     assert "ray status" in error.value.hint
 
 
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_reported(trained, nodes, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match=r"no Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:1:"):
+        run_over_shards(compute_margins, trained / "model", [EQUATIONS], 50, "test")
+
+
 def test_without_ray_its_address_is_reported_with_a_hint(trained, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     monkeypatch.setitem(sys.modules, "ray", None)
