@@ -23,7 +23,7 @@ needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' 
 .PHONY: help run serve test tables figures screenshots setup setup-ray lock lint format sbom \
 	audit experiment hard-cases seeds promote rollback lineage docker certify-full reproduce \
 	reproduce-cpus bench-setup bench-noop bench-serving bench-serving-environment bench-grpo \
-	bench-decoders bench-pipeline bench-faults bench-kills
+	bench-decoders bench-pipeline bench-ray bench-faults bench-kills
 
 help: ## list these commands
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -108,6 +108,8 @@ bench-noop: setup ## seconds of a dvc repro with nothing to do
 	@python -m benchmarks.pipeline --noop
 bench-pipeline: setup ## seconds of each stage, on all cores and on one
 	@python -m benchmarks.pipeline
+bench-ray: setup-ray ## seconds of the certification by Ray workers, beside joblib's processes
+	@python -m benchmarks.ray_workers
 bench-decoders: setup ## milliseconds of the decoder graphs, beside the first version's
 	@python -m benchmarks.decoders
 bench-grpo: setup ## reinforcement learning against supervised steps, from the same start
