@@ -48,6 +48,8 @@ check-deploy: ## check what is in deploy/ (needs docker-compose, nginx, promtool
 ##@ Develop
 setup: ## install requirements/dev.lock into .venv
 	@scripts/setup.sh
+setup-ray: setup ## add requirements/ray.lock: with RAY_ADDRESS set, evaluate runs on that cluster
+	@python -m pip install --quiet --disable-pip-version-check -r requirements/ray.lock
 lock: setup ## write the lock files from requirements/*.in
 	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
 		--config-file requirements/lock.toml requirements/dev.in -o requirements/dev.lock
@@ -55,12 +57,21 @@ lock: setup ## write the lock files from requirements/*.in
 		--config-file requirements/lock.toml --generate-hashes -c requirements/dev.lock \
 		--excludes requirements/serving-excludes.txt \
 		requirements/serving.in -o requirements/serving.lock
+	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
+		-c requirements/dev.lock requirements/ray.in -o requirements/ray.lock
 test: setup lint ## lint, check types and run all tests
 	@python -m pytest -n 2 --dist loadfile
 lint: setup ## check style and types
 	@ruff check --quiet . && ruff format --check --quiet . && mypy
 format: setup ## format the code and fix style where ruff can
 	@ruff check --fix --quiet . ; ruff format --quiet .
+
+sbom: setup ## list what the serving image installs: sbom.json, in CycloneDX
+	@PYTHONWARNINGS=ignore uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements/serving.lock \
+		--pyproject pyproject.toml --output-reproducible --output-file sbom.json
+audit: setup ## look up known vulnerabilities of what the serving image installs
+	@uvx --quiet --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes \
+		--requirement requirements/serving.lock
 
 ##@ Experiments
 experiment: setup ## run the pipeline in a copy with experiments/NAME.yaml (NAME=four-operations)
@@ -114,6 +125,8 @@ bench-noop: setup ## seconds of a dvc repro with nothing to do
 	@python -m benchmarks.pipeline --noop
 bench-pipeline: setup ## seconds of each stage, on all cores and on one
 	@python -m benchmarks.pipeline
+bench-ray: setup-ray ## seconds of the certification by Ray workers, beside joblib's processes
+	@python -m benchmarks.ray_workers
 bench-decoders: setup ## milliseconds of the decoder graphs, beside the first version's
 	@python -m benchmarks.decoders
 bench-grpo: setup ## reinforcement learning against supervised steps, from the same start
