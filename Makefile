@@ -103,7 +103,7 @@ reference: setup ## write docs/reference/ from the code
 	@python -m scripts.reference
 test-docs: setup ## run the tutorial's commands in a clone, installation and training included
 	@python -m benchmarks.tutorial
-screenshots: setup ## take the docs' pictures of the page at / (needs chromium)
+screenshots: setup ## take the docs' pictures of pages and plots (needs chromium)
 	@python -m scripts.screenshots
 tables: setup ## write the tables of README and docs from the committed results
 	@python -m benchmarks.tables

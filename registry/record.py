@@ -161,6 +161,7 @@ def _log_run(
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": run_content.description(root, report, commit),
+        "mlflow.runColor": run_content.color(lock.digest),
         **({"mlflow.source.git.commit": commit} if commit else {}),
         **dvc,
     }

@@ -32,6 +32,18 @@ _EVALUATION = (
     "infinite_generation",
     "out_of_range",
 )
+# Of the runs in MLflow's charts, which are all gray without.
+_COLORS = (
+    "#4e79a7",
+    "#f28e2b",
+    "#e15759",
+    "#76b7b2",
+    "#59a14f",
+    "#edc948",
+    "#b07aa1",
+    "#ff9da7",
+    "#9c755f",
+)
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 
 
@@ -100,6 +112,11 @@ def datasets(root: Path, lock: DvcLock) -> "list[DatasetInput]":
     return inputs
 
 
+def color(digest: str) -> str:
+    """Return the color of the run of a dvc.lock."""
+    return _COLORS[int(digest[:8], 16) % len(_COLORS)]
+
+
 def description(root: Path, report: dict[str, Any], commit: str | None) -> str:
     """Return the run's description in Markdown: headline figures and how to reproduce it."""
     training = _read_json(root / "reports" / "training.json")
@@ -109,15 +126,11 @@ def description(root: Path, report: dict[str, Any], commit: str | None) -> str:
     scope = "of the whole domain" if report["complete"] else "of a sample of the domain"
     return f"""\
 **{report["errors"]:,} errors** in {report["equations"]:,} equations {scope} \
-(`{operations}` over 0-{domain["max_operand"]})
+(`{operations}` over 0-{domain["max_operand"]}): exact match {report["exact_match"]:.6%}, \
+minimum logit margin of the correct token {report["minimum_margin"]}
 
-| | |
-|---|---|
-| exact match | {report["exact_match"]:.6%} |
-| minimum logit margin of the correct token | {report["minimum_margin"]} |
-| parameters | {training.get("parameters", "unknown")} |
-| training steps | {training.get("steps", "unknown")} |
-| model digest | `{report["model_digest"]}` |
+{training.get("parameters", "unknown")} parameters, {training.get("steps", "unknown")} training \
+steps, model digest `{report["model_digest"]}`
 
 To reproduce it, with the `dvc.lock` and `params.yaml` among this run's artifacts:
 
