@@ -42,6 +42,7 @@ def register(done: Registrations) -> None:
     """Log a run with the model's files and create a version of it."""
     client = open_client()
     experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None, "the pipeline creates it"
     run = client.create_run(experiment.experiment_id)
     client.log_artifacts(run.info.run_id, str(ROOT / "model"))
     client.set_terminated(run.info.run_id)

@@ -192,6 +192,7 @@ def test_the_registry_keeps_a_registration_after_a_restart_in_between(stack, ver
         again = record(project)
         client = open_client()
         experiment = client.get_experiment_by_name(EXPERIMENT)
+        assert experiment is not None
         runs = client.search_runs([experiment.experiment_id])
         known = client.search_model_versions(f"name = '{MODEL_NAME}'")
     assert again.version in {str(version.version) for version in known}
