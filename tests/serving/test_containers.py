@@ -16,11 +16,19 @@ def services(path: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("compose.yaml", "service"), ("deploy/candidate.yaml", "candidate")]
+    ("path", "name"),
+    [
+        ("compose.yaml", "service"),
+        ("deploy/candidate.yaml", "candidate"),
+        ("deploy/team/compose.yaml", "service-1"),
+        ("deploy/team/compose.yaml", "service-2"),
+    ],
 )
 def test_a_service_keeps_its_models_in_a_volume_and_waits_for_nothing(path, name):
     service = services(path)[name]
-    assert any(re.fullmatch(f"[a-z-]*models:{CACHE}", volume) for volume in service["volumes"])
+    assert any(
+        re.fullmatch(f"[a-z-]*models(-[12])?:{CACHE}", volume) for volume in service["volumes"]
+    )
     assert service["tmpfs"] == ["/tmp"]
     assert service["read_only"]
     assert "depends_on" not in service
