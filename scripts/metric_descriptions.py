@@ -86,6 +86,20 @@ FILES: dict[str, dict[str, tuple[str, str]]] = {
         "exact_match": ("", "1 − errors / equations"),
         "equations_of": ("", "`domain` or `test`"),
     },
+    "metrics/margin_by_carry_chain.csv": {
+        "operation": ("", "+ or -; the others have no carries from one digit to the next"),
+        "carry_chain": ("", "most consecutive places with a carry (of -, a borrow) out of them"),
+        "minimum_margin": ("", "smallest logit margin of the correct token in these equations"),
+        "equations": ("", "equations of that operation and chain"),
+    },
+    "metrics/error_map.csv": {
+        "operation": ("", "the operation of the row"),
+        "operand_1": ("", "smallest first operand of the bin"),
+        "operand_2": ("", "smallest second operand of the bin"),
+        "errors": ("", "wrong answers in the bin"),
+        "equations": ("", "equations in the bin"),
+        "width": ("", "operands in the bin, of each of the two"),
+    },
     "metrics/data_summary.csv": {
         "split": ("", "train, validation or test"),
         "operation": ("", "the operation of the row"),
