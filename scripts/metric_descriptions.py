@@ -86,6 +86,20 @@ FILES: dict[str, dict[str, tuple[str, str]]] = {
         "exact_match": ("", "1 − errors / equations"),
         "equations_of": ("", "`domain` or `test`"),
     },
+    "metrics/margin_by_carry_chain.csv": {
+        "operation": ("", "the operation of the row"),
+        "carry_chain": ("", "longest run of carries or borrows in the equation"),
+        "minimum_margin": ("", "smallest margin among equations with such a run"),
+        "equations": ("", "equations with such a run"),
+    },
+    "metrics/error_map.csv": {
+        "operation": ("", "the operation of the row"),
+        "operand_1": ("", "smallest first operand of the square"),
+        "operand_2": ("", "smallest second operand of the square"),
+        "errors": ("", "wrong answers in the square"),
+        "equations": ("", "equations in the square"),
+        "width": ("", "operands along each side of the square"),
+    },
     "metrics/data_summary.csv": {
         "split": ("", "train, validation or test"),
         "operation": ("", "the operation of the row"),
