@@ -32,18 +32,6 @@ _EVALUATION = (
     "infinite_generation",
     "out_of_range",
 )
-# Of the runs in MLflow's charts, which are all gray without.
-_COLORS = (
-    "#4e79a7",
-    "#f28e2b",
-    "#e15759",
-    "#76b7b2",
-    "#59a14f",
-    "#edc948",
-    "#b07aa1",
-    "#ff9da7",
-    "#9c755f",
-)
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 
 
@@ -110,11 +98,6 @@ def datasets(root: Path, lock: DvcLock) -> "list[DatasetInput]":
         tag = InputTag("mlflow.data.context", _CONTEXTS.get(name, name))
         inputs.append(DatasetInput(dataset, [tag]))
     return inputs
-
-
-def color(digest: str) -> str:
-    """Return the color of the run of a dvc.lock."""
-    return _COLORS[int(digest[:8], 16) % len(_COLORS)]
 
 
 def description(root: Path, report: dict[str, Any], commit: str | None) -> str:

@@ -85,18 +85,19 @@ def take_mlflow(browser: Browser, address: str) -> None:
         def show(path: str, text: str) -> None:
             page.goto(f"{address}/#/{path}")
             page.get_by_text(text).first.wait_for(timeout=120_000)
-            page.add_style_tag(content="[data-component-id='mlflow.assistant.fab'] {display: none}")
+            page.add_style_tag(content="[data-assistant-ui] {display: none}")
 
         show(f"experiments/1/runs/{committed}", "evaluation/errors")
         save(page, "mlflow-run")
+        page.set_viewport_size({"width": 1280, "height": 1180})
         show(f"compare-runs?runs={json.dumps([committed, grpo])}&experiments=[%221%22]", "Run ID:")
         page.get_by_text("Visualizations").click()
-        for switch in page.get_by_role("switch").all():
+        for switch in page.get_by_role("switch").all()[:2]:  # of params and of metrics
             switch.click()
+        page.get_by_text("Comparing").scroll_into_view_if_needed()
         save(page, "mlflow-compare")
         show(f"models/{MODEL_NAME}", "Version 1")
         save(page, "mlflow-model")
-        page.set_viewport_size({"width": 1280, "height": 1180})
         show("experiments/1/runs?compareRunsMode=CHART", EXPERIMENTS[0])
         page.get_by_placeholder("Search metric charts").fill(CHARTS)
         save(page, "mlflow-charts")
@@ -113,6 +114,7 @@ def take_plots(browser: Browser, folder: Path) -> None:
 
 def save(page: Page, name: str, **options: Any) -> None:
     """Write the picture of a page after what it still draws."""
+    page.mouse.move(0, 0)
     page.wait_for_timeout(3000)
     path = ASSETS / f"{name}.png"
     page.screenshot(path=path, **options)
