@@ -41,7 +41,6 @@ class Registrations(NamedTuple):
 def register(done: Registrations) -> None:
     """Log a run with the model's files and create a version of it."""
     client = open_client()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
     (experiment,) = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
     run = client.create_run(experiment.experiment_id)
     client.log_artifacts(run.info.run_id, str(ROOT / "model"))
