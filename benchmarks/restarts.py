@@ -41,14 +41,12 @@ class Registrations(NamedTuple):
 def register(done: Registrations) -> None:
     """Log a run with the model's files and create a version of it."""
     client = open_client()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None, "the pipeline creates it"
+    (experiment,) = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
     run = client.create_run(experiment.experiment_id)
     client.log_artifacts(run.info.run_id, str(ROOT / "model"))
     client.set_terminated(run.info.run_id)
     done.runs.append(run.info.run_id)
-    source = f"{run.info.artifact_uri}"
-    version = client.create_model_version(MODEL_NAME, source, run.info.run_id)
+    version = client.create_model_version(MODEL_NAME, run.info.artifact_uri, run.info.run_id)
     done.versions.append(str(version.version))
 
 

@@ -89,7 +89,7 @@ class Stack(NamedTuple):
         def ask() -> None:
             with httpx.Client(base_url=self.address(), trust_env=False, timeout=10) as client:
                 while not stopped.wait(0.01):
-                    number = counts.total() % 90
+                    number = counts.total() % 10  # in the domain of every model
                     try:
                         answer = client.post("/predict", json={"equation": f"{number}+7="})
                     except httpx.TransportError:

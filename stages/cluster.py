@@ -19,7 +19,7 @@ import arithmetic
 import stages
 from arithmetic.errors import UserError
 
-RETRIES = 3  # of a lost worker, and of the shard that it was computing
+RESTARTS = 3  # of a lost worker, which computes its shard again
 CONNECT_SECONDS = 5.0
 HINT = "look at `ray status`, then run `dvc repro` again, or unset RAY_ADDRESS"
 
@@ -52,9 +52,9 @@ def open_workers(directory: Path) -> Iterator[tuple[joblib.Parallel, Path]]:
         "env_vars": stages.REPRODUCIBLE_ENVIRONMENT,
     }
     options = {
-        "num_cpus": 0.5,  # a worker for each CPU, and room for all of them on half of the nodes
-        "max_restarts": RETRIES,
-        "max_task_retries": RETRIES,
+        "num_cpus": 0.5,  # a worker for each CPU, and room to restart; with 0 none is spread
+        "max_restarts": RESTARTS,
+        "max_task_retries": -1,  # while the worker is restarted
         "scheduling_strategy": "SPREAD",
     }
     try:

