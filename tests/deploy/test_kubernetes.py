@@ -1,5 +1,6 @@
 """The manifests: built by kustomize, validated by Kubernetes' schemas, and true to the service."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from serving.app import create_app
 from serving.settings import Settings
 
 VERSION = "1.34"  # of the schemas
+OLDEST_MINOR = 24  # of kubectl, with kustomize 4.5
 LABEL = "app.kubernetes.io/name"
 CUSTOM = {"HTTPRoute", "InferenceService"}  # whose schemas no package has
 # Secrets and the key that are made by hand: docs/how-to/kubernetes.md.
@@ -28,6 +30,10 @@ def build(name: str) -> list[Resource]:
     if shutil.which("kubectl") is None:
         assert "CI" not in os.environ, "kubectl is missing; .ci/run installs kubernetes-client"
         pytest.skip("kubectl is missing: apt-get install kubernetes-client")
+    version = subprocess.check_output(["kubectl", "version", "--client", "--output=json"])
+    minor = json.loads(version)["clientVersion"]["minor"]
+    if int(minor.rstrip("+")) < OLDEST_MINOR:
+        pytest.skip(f"kubectl 1.{minor}, such as Debian 12's, knows no `labels` in kustomizations")
     command = ["kubectl", "kustomize", f"deploy/kubernetes/{name}"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return [*YAML(typ="safe").load_all(output)]
