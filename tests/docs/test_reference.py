@@ -60,3 +60,11 @@ def test_types_are_words():
     options = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
     assert type_of(options) == "list of string or null"
     assert type_of({"$ref": "#/components/schemas/Health"}) == "[Health](#health)"
+
+
+def test_every_dependency_has_its_reason():
+    texts = [path.read_text("utf-8") for path in (ROOT / "requirements").glob("*.in")]
+    names = set(re.findall(r"^[a-z][\w.-]*", "\n".join(texts), re.M))
+    page = (ROOT / "docs" / "reference" / "dependencies.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?`) \| \S", page, re.M)
+    assert set(re.findall(r"`(.*?)`", " ".join(rows))) == names
