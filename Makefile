@@ -40,7 +40,7 @@ docker: setup ## the same as run in containers, which keep running (compose.yaml
 	@python -m scripts.quickstart --docker
 
 ##@ Team (deploy/team)
-up: ## start MLflow with PostgreSQL and S3, and two services (COMPOSE_PROFILES=monitoring)
+up: ## start MLflow on PostgreSQL and S3, and two services (COMPOSE_PROFILES=…)
 	@deploy/team/secrets.sh
 	@cd deploy/team && $(compose) up --build --detach
 down: ## stop them; the volumes keep all data
