@@ -1,6 +1,6 @@
 # The serving image; it holds no model. The container downloads the version that MODEL_URI names:
 #
-#   docker build -t arithmetic-lm .
+#   docker build -t arithmetic-lm --build-arg REVISION=$(git rev-parse HEAD) .
 #   docker run -p 8000:8000 -e MLFLOW_TRACKING_URI=http://… -e MODEL_URI=models:/arithmetic-lm/2 arithmetic-lm
 #
 # Only instructions of the classic builder: no BuildKit needed.
@@ -52,6 +52,11 @@ COPY serving/ serving/
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 PORT=8000 LOG_FORMAT=json MODEL_CACHE=/var/cache/arithmetic-lm \
     ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
+ARG REVISION
+LABEL org.opencontainers.image.title="arithmetic-lm" \
+    org.opencontainers.image.description="Answers integer arithmetic with a model of an MLflow registry" \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.revision="$REVISION"
 USER service
 VOLUME /var/cache/arithmetic-lm
 EXPOSE 8000

@@ -21,10 +21,7 @@ $(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
 compose = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run serve test tables figures screenshots setup lock lint format experiment hard-cases \
-	seeds promote rollback lineage docker certify-full reproduce reproduce-cpus bench-setup bench-noop \
-	bench-serving bench-serving-environment bench-grpo bench-decoders bench-pipeline bench-faults \
-	bench-kills bench-restarts up down check-deploy
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list these commands
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -40,7 +37,7 @@ docker: setup ## the same as run in containers, which keep running (compose.yaml
 	@python -m scripts.quickstart --docker
 
 ##@ Team (deploy/team)
-up: ## start MLflow on PostgreSQL and S3, and two services (COMPOSE_PROFILES=…)
+up: ## start MLflow on PostgreSQL and S3, and two services (COMPOSE_PROFILES=monitoring)
 	@deploy/team/secrets.sh
 	@cd deploy/team && $(compose) up --build --detach
 down: ## stop them; the volumes keep all data
@@ -51,6 +48,8 @@ check-deploy: ## check what is in deploy/ (needs docker-compose, nginx, promtool
 ##@ Develop
 setup: ## install requirements/dev.lock into .venv
 	@scripts/setup.sh
+setup-ray: setup ## add requirements/ray.lock: with RAY_ADDRESS set, evaluate runs on that cluster
+	@python -m pip install --quiet --disable-pip-version-check -r requirements/ray.lock
 lock: setup ## write the lock files from requirements/*.in
 	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
 		--config-file requirements/lock.toml requirements/dev.in -o requirements/dev.lock
@@ -58,12 +57,21 @@ lock: setup ## write the lock files from requirements/*.in
 		--config-file requirements/lock.toml --generate-hashes -c requirements/dev.lock \
 		--excludes requirements/serving-excludes.txt \
 		requirements/serving.in -o requirements/serving.lock
+	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
+		-c requirements/dev.lock requirements/ray.in -o requirements/ray.lock
 test: setup lint ## lint, check types and run all tests
 	@python -m pytest -n 2 --dist loadfile
 lint: setup ## check style and types
 	@ruff check --quiet . && ruff format --check --quiet . && mypy
 format: setup ## format the code and fix style where ruff can
 	@ruff check --fix --quiet . ; ruff format --quiet .
+
+sbom: setup ## list what the serving image installs: sbom.json, in CycloneDX
+	@PYTHONWARNINGS=ignore uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements/serving.lock \
+		--pyproject pyproject.toml --output-reproducible --output-file sbom.json
+audit: setup ## look up known vulnerabilities of what the serving image installs
+	@uvx --quiet --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes \
+		--requirement requirements/serving.lock
 
 ##@ Experiments
 experiment: setup ## run the pipeline in a copy with experiments/NAME.yaml (NAME=four-operations)
@@ -86,13 +94,23 @@ rollback: setup ## make Previous Production again (REASON="…")
 lineage: setup ## check the chain from a version to its run, lock, commit and data (VERSION=3)
 	@python -m registry.lineage $${VERSION:+"$$VERSION"}
 
-##@ Proofs
-screenshots: setup ## take the docs' pictures of the page at / (needs chromium)
+##@ Documents
+docs: setup ## build the documentation site into site/
+	@zensical build --strict
+docs-serve: setup ## serve the site on port 8010, anew after each edit
+	@zensical serve --dev-addr localhost:8010
+reference: setup ## write docs/reference/ from the code
+	@python -m scripts.reference
+test-docs: setup ## run the tutorial's commands in a clone, installation and training included
+	@python -m benchmarks.tutorial
+screenshots: setup ## take the docs' pictures of pages and plots (needs chromium)
 	@python -m scripts.screenshots
 tables: setup ## write the tables of README and docs from the committed results
 	@python -m benchmarks.tables
 figures: setup ## draw the figures of README and docs
 	@python -m benchmarks.figures
+
+##@ Proofs
 certify-full: setup ## decode every equation of the domain with the served graphs
 	@python -m benchmarks.certify_full
 reproduce: setup ## retrain in a clone of the last commit and compare every hash
@@ -107,6 +125,8 @@ bench-noop: setup ## seconds of a dvc repro with nothing to do
 	@python -m benchmarks.pipeline --noop
 bench-pipeline: setup ## seconds of each stage, on all cores and on one
 	@python -m benchmarks.pipeline
+bench-ray: setup-ray ## seconds of the certification by Ray workers, beside joblib's processes
+	@python -m benchmarks.ray_workers
 bench-decoders: setup ## milliseconds of the decoder graphs, beside the first version's
 	@python -m benchmarks.decoders
 bench-grpo: setup ## reinforcement learning against supervised steps, from the same start
@@ -115,6 +135,8 @@ bench-serving: setup ## requests per second, beside other servers (needs wrk)
 	@python -m benchmarks.serving
 bench-serving-environment: setup ## start-up time, memory and disk of the service
 	@python -m benchmarks.serving --environment
+bench-profile: setup ## where the service spends its core under load (needs wrk, root)
+	@python -m benchmarks.serving_profile
 bench-faults: setup ## the service under overload, kills, swaps and bad input
 	@python -m benchmarks.faults
 bench-kills: setup ## kill -9 at a thousand points of dvc repro

@@ -1,8 +1,9 @@
-"""Draw the figures of README and docs from committed files, for light pages and dark ones.
+"""Draw the figures of README and docs, for light pages and dark ones.
 
     make figures        python -m benchmarks.figures
 
-Reads metrics/*.csv and benchmarks/results/*.json; writes docs/assets/NAME-light.svg and -dark.svg.
+Reads metrics/*.csv, benchmarks/results/*.json and the registered versions of the MLflow store;
+writes docs/assets/NAME-light.svg and -dark.svg. Without versions their figure stays as it is.
 """
 
 import json
@@ -15,7 +16,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from arithmetic.errors import cli_errors
 from benchmarks.results_file import RESULTS, ROOT
+from registry import MODEL_NAME
+from registry.client import open_client, registry_errors
 
 ASSETS = ROOT / "docs" / "assets"
 INK = {"light": "#24292f", "dark": "#e6edf3"}
@@ -55,7 +59,59 @@ def draw_grpo(axes: Axes) -> None:
     axes.legend(frameon=False)
 
 
-FIGURES: dict[str, Callable[[Axes], None]] = {"loss": draw_loss, "grpo": draw_grpo}
+def draw_exact_match(axes: Axes) -> None:
+    """Draw the exact match by answer length, of the whole domain and of the test split."""
+    rows = pd.read_csv(ROOT / "metrics" / "exact_match_by_length.csv")
+    draw_bars(axes, rows.pivot(index="answer_length", columns="equations_of", values="exact_match"))
+    axes.set(xlabel="digits of the answer", ylabel="exact match")
+
+
+def draw_margin(axes: Axes) -> None:
+    """Draw the minimum margin by the longest chain of carries or borrows."""
+    rows = pd.read_csv(ROOT / "metrics" / "margin_by_carry_chain.csv")
+    rows["operation"] = rows["operation"].map({"+": "a + b", "-": "a − b"})
+    draw_bars(axes, rows.pivot(index="carry_chain", columns="operation", values="minimum_margin"))
+    axes.set(xlabel="consecutive places with a carry", ylabel="minimum logit margin")
+
+
+def draw_versions(axes: Axes) -> None:
+    """Draw the errors and the exact match of the registered versions."""
+    versions = read_versions()
+    bars = axes.bar(versions["name"], versions["errors"], 0.5, color=BLUE)
+    labels = [f"{row.errors:,}\n{row.exact_match:.4%}" for row in versions.itertuples()]
+    axes.bar_label(bars, labels)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set(ylabel="wrong answers, and exact match", ylim=(0, 30 * versions["errors"].max() + 1))
+
+
+def draw_bars(axes: Axes, table: pd.DataFrame) -> None:
+    """Draw a group of bars for each row, a color for each column."""
+    table.plot.bar(ax=axes, color=[BLUE, ORANGE], width=0.8, rot=0)
+    for bars in axes.containers:
+        axes.bar_label(bars, fmt="{:.4g}")  # type: ignore[arg-type]
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+
+
+@registry_errors()
+def read_versions() -> pd.DataFrame:
+    """Return name, errors and exact match of each registered version, the oldest first."""
+    client = open_client()
+    versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
+    rows = []
+    for version in sorted(versions, key=lambda version: int(version.version)):
+        errors, equations = (int(version.tags[key]) for key in ("errors", "equations"))
+        name = f"{version.version}\n{client.get_run(str(version.run_id)).info.run_name}"
+        rows.append({"name": name, "errors": errors, "exact_match": 1 - errors / equations})
+    return pd.DataFrame(rows)
+
+
+FIGURES: dict[str, Callable[[Axes], None]] = {
+    "loss": draw_loss,
+    "grpo": draw_grpo,
+    "exact-match": draw_exact_match,
+    "margin": draw_margin,
+    "versions": draw_versions,
+}
 
 
 def draw(name: str, theme: str) -> Path:
@@ -84,9 +140,12 @@ def draw(name: str, theme: str) -> Path:
 
 def main() -> None:
     """Draw all figures."""
-    for name in FIGURES:
-        for theme in INK:
-            print(draw(name, theme).relative_to(ROOT))
+    with cli_errors():
+        for name in FIGURES:
+            if name == "versions" and read_versions().empty:
+                continue
+            for theme in INK:
+                print(draw(name, theme).relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import RESULTS, ROOT
-from serving.settings import Settings
-
-Rows = Sequence[Sequence[str]]
+from scripts.reference import Rows, render
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -64,6 +62,36 @@ def seeds() -> Rows:
     ]
 
 
+def exactness() -> Rows:
+    """Return a row for each proof that the answers are exact."""
+    evaluation, seeds = read("metrics/evaluation.json"), read(RESULTS / "seeds.json")["seeds"]
+    decoded = read(RESULTS / "certify-full.json")
+    four = read("docs/certificates/four-operations.json")
+    rows = [
+        ("certified, params.yaml", "`dvc repro`", "metrics/evaluation.json", [evaluation]),
+        ("decoded", "`make certify-full`", "benchmarks/results/certify-full.json", [decoded]),
+        (f"{len(seeds)} fresh seeds", "`make seeds`", "benchmarks/results/seeds.json", seeds),
+        (
+            "certified, + − × ÷",
+            "`make experiment NAME=four-operations`",
+            "docs/certificates/four-operations.json",
+            [four],
+        ),
+    ]
+    header = ("what", "wrong answers", "of", "minimum margin", "command", "file")
+    return [header] + [
+        (
+            what,
+            f"{sum(part['errors'] for part in parts):,}",
+            f"{sum(part['equations'] for part in parts):,}",
+            str(min(part.get("minimum_margin", "–") for part in parts)),
+            command,
+            f"`{file}`",
+        )
+        for what, command, file, parts in rows
+    ]
+
+
 def grpo() -> Rows:
     """Return a row for each seed: errors at the start, after GRPO, after supervised steps."""
     header = ("seed", "errors at the start", "after GRPO", "s", "after supervised steps", "s")
@@ -89,30 +117,14 @@ def grpo_chains() -> Rows:
     return rows
 
 
-def settings() -> Rows:
-    """Return the service's environment variables."""
-    rows = []
-    for name, info in Settings.model_fields.items():
-        default = "" if info.default in (None, "") else f"`{info.default}`"
-        rows.append((f"`{name.upper()}`", default, info.description or ""))
-    return [("variable", "default", "meaning"), *rows]
-
-
 TABLES = {
+    "exactness": exactness,
     "headline": headline,
     "seeds": seeds,
     "grpo": grpo,
     "grpo-chains": grpo_chains,
-    "settings": settings,
 }
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
-
-def render(rows: Rows) -> str:
-    """Return rows as a Markdown table; the first is the header."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
-    return "\n".join(lines) + "\n"
 
 
 def update(text: str) -> str:

@@ -28,7 +28,7 @@ TINY: Changes = {
 }
 FIRST_VERSION = "a4cc569"  # the first version of this repository, with which some compare
 # Settings of a user's shell that would reach the user's registry, keys or experiment.
-USER_SETTINGS = ("MLFLOW_", "DVC_EXP_", "DVC_STAGE", "DVC_ROOT", "SIGNING_KEY", "GIT_")
+USER_SETTINGS = ("MLFLOW_", "DVC_EXP_", "DVC_STAGE", "DVC_ROOT", "SIGNING_KEY", "GIT_", "RAY_")
 LEFT_BEHIND = ("docs/", "tests/", "metrics/", "benchmarks/results/", "dvc.lock")
 OWN_CACHE = "[cache]\n    dir = cache\n"
 

@@ -57,6 +57,9 @@ _MODEL_DESCRIPTION = (
     "(`artifacts/model`) and answers as a pyfunc model: a column `equation` in, a column `answer` "
     "out. Services follow the alias `Production`."
 )
+# MLflow's charts draw all runs in gray without.
+_COLOR_TAG = "mlflow.runColor"
+_COLORS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#9c755f", "#edc948")
 # What a version needs to answer as a pyfunc model, pinned to what is installed here.
 _REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic")
 
@@ -161,6 +164,7 @@ def _log_run(
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": run_content.description(root, report, commit),
+        _COLOR_TAG: _next_color(client, experiment),
         **({"mlflow.source.git.commit": commit} if commit else {}),
         **dvc,
     }
@@ -180,6 +184,13 @@ def _log_run(
         }
         client.log_dict(run_id, lineage, "lineage.json")
     return run_id
+
+
+def _next_color(client: "MlflowClient", experiment: str) -> str:
+    """Return the color after that of the latest run."""
+    latest = client.search_runs([experiment], max_results=1)
+    used = latest[0].data.tags.get(_COLOR_TAG) if latest else None
+    return _COLORS[(_COLORS.index(used) + 1) % len(_COLORS)] if used in _COLORS else _COLORS[0]
 
 
 def _log_content(

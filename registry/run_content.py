@@ -109,15 +109,11 @@ def description(root: Path, report: dict[str, Any], commit: str | None) -> str:
     scope = "of the whole domain" if report["complete"] else "of a sample of the domain"
     return f"""\
 **{report["errors"]:,} errors** in {report["equations"]:,} equations {scope} \
-(`{operations}` over 0-{domain["max_operand"]})
+(`{operations}` over 0-{domain["max_operand"]}): exact match {report["exact_match"]:.6%}, \
+minimum logit margin of the correct token {report["minimum_margin"]}
 
-| | |
-|---|---|
-| exact match | {report["exact_match"]:.6%} |
-| minimum logit margin of the correct token | {report["minimum_margin"]} |
-| parameters | {training.get("parameters", "unknown")} |
-| training steps | {training.get("steps", "unknown")} |
-| model digest | `{report["model_digest"]}` |
+{training.get("parameters", "unknown")} parameters, {training.get("steps", "unknown")} training \
+steps, model digest `{report["model_digest"]}`
 
 To reproduce it, with the `dvc.lock` and `params.yaml` among this run's artifacts:
 

@@ -26,6 +26,7 @@ from arithmetic.errors import UserError
 from arithmetic.inference import OnnxModel
 from arithmetic.model import Transformer, load_model
 from stages import stop_if_orphaned
+from stages.cluster import open_workers
 from stages.progress import ProgressBar
 from stages.workers import set_deterministic
 
@@ -113,25 +114,24 @@ def decode_by_beam(model: WorkerModel, equations: Equations, width: int) -> np.n
 def run_over_shards(
     task: Task, directory: Path, equations: list[Equations], shard: int, name: str
 ) -> list[np.ndarray]:
-    """Run a task over shards of `shard` equations on all cores; return a result for each input.
-
-    joblib distributes the shards, so `joblib.parallel_config` can choose another backend.
+    """Run a task over shards of `shard` equations on all workers; return a result for each input.
 
     Raises:
         InvalidModelError: the model directory is incomplete or damaged.
-        UserError: `dvc` was killed, or a worker was.
+        UserError: `dvc` was killed, a worker was, or the Ray cluster failed.
     """
-    directory, key = directory.resolve(), digest(directory)
+    key = digest(directory)
     shards = [(index, part) for index, whole in enumerate(equations) for part in whole.split(shard)]
-    parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")
-    results = parallel(joblib.delayed(_run_shard)(task, directory, key, part) for _, part in shards)
     outputs: list[list[np.ndarray]] = [[] for _ in equations]
     try:
-        with ProgressBar(name, sum(len(part.a) for part in equations)) as bar:
-            for (index, part), result in zip(shards, results, strict=True):
-                stop_if_orphaned()
-                outputs[index].append(result)
-                bar.advance(len(part.a))
+        with open_workers(directory.resolve()) as (parallel, path):
+            run = joblib.delayed(_run_shard)
+            results = parallel(run(task, path, key, part) for _, part in shards)
+            with ProgressBar(name, sum(len(part.a) for part in equations)) as bar:
+                for (index, part), result in zip(shards, results, strict=True):
+                    stop_if_orphaned()
+                    outputs[index].append(result)
+                    bar.advance(len(part.a))
     except TerminatedWorkerError as error:
         raise UserError(
             "a process of the evaluation was ended from outside, perhaps for lack of memory",

@@ -82,6 +82,17 @@ def carry_chains(digits: int, operation: str, rng: np.random.Generator) -> list[
     return result
 
 
+def longest_carry_chain(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
+    """Return the most consecutive places with a carry (of `-`, a borrow) out of them: [N] int64."""
+    longest = length = np.zeros(len(a), np.int64)
+    for power in 10 ** np.arange(1, digits + 1, dtype=np.int64):
+        low_a, low_b = a % power, b % power
+        has_carry = low_a + low_b >= power if operation == "+" else low_a < low_b
+        length = (length + 1) * has_carry
+        longest = np.maximum(longest, length)
+    return longest
+
+
 def bound_error_rate(errors: int, equations: int) -> float:
     """Return the one-sided upper bound of the error rate (Clopper and Pearson 1934).
 

@@ -2,7 +2,8 @@
 
 Reads   params.yaml (`evaluate`), model/, data/train.csv, data/test.csv
 Writes  metrics/evaluation.json (five headline figures), reports/evaluation.json (everything),
-        metrics/exact_match_by_length.csv
+        metrics/exact_match_by_length.csv, metrics/margin_by_carry_chain.csv,
+        metrics/error_map.csv
 
 The whole domain (a sample of a very large one: `stages.domain`) is certified by one teacher-forced
 pass (`stages.certify`). The equations that fail it are decoded and decide the errors. Those of
@@ -32,12 +33,15 @@ from stages.certify import (
     run_over_shards,
 )
 from stages.dataset import read_split
-from stages.domain import CONFIDENCE, bound_error_rate, choose_equations
+from stages.domain import CONFIDENCE, bound_error_rate, choose_equations, longest_carry_chain
 from stages.params import Evaluate, load_params
 
 METRICS = Path("metrics/evaluation.json")
 REPORT = Path("reports/evaluation.json")
 BY_LENGTH = Path("metrics/exact_match_by_length.csv")
+BY_CHAIN = Path("metrics/margin_by_carry_chain.csv")
+ERROR_MAP = Path("metrics/error_map.csv")
+MAP_BINS = 20  # at most, of each operand
 SHARD = 20_000  # equations of one certification task
 DECODED_SHARD = 5_000
 FIRST_FAILURES = 100
@@ -46,8 +50,11 @@ OUTCOMES = list(formats.Outcome._fields)
 
 def evaluate(
     test: dict[str, Operands], trained_on: dict[str, Operands], params: Evaluate
-) -> dict[str, Any]:
-    """Return everything in reports/evaluation.json; the same for any number of workers."""
+) -> tuple[dict[str, Any], dict[Path, pd.DataFrame]]:
+    """Return everything in reports/evaluation.json, and the plots' data by file.
+
+    Both are the same for any number of workers.
+    """
     config = artifacts.load_config(MODEL)
     grammar, rng = config.get_grammar(), np.random.default_rng(params.seed)
     domain = list_domain(grammar, trained_on, params, rng)
@@ -60,7 +67,7 @@ def evaluate(
     in_test = pd.concat([build_frame(*item) for item in test.items()], ignore_index=True)
     in_test = in_test.join(decode_and_classify(in_test, grammar))
 
-    return {
+    report = {
         "model_digest": artifacts.digest(MODEL),
         "domain": config.grammar.model_dump(),
         "complete": grammar.is_listed,
@@ -91,6 +98,12 @@ def evaluate(
             for fmt in formats.get_formats(grammar.operations)
         },
     }
+    plots = {
+        BY_LENGTH: list_lengths(report),
+        BY_CHAIN: measure_carry_chains(domain, grammar),
+        ERROR_MAP: map_errors(domain, grammar),
+    }
+    return report, plots
 
 
 def build_frame(operation: str, operands: Operands) -> pd.DataFrame:
@@ -190,6 +203,38 @@ def by_length(rows: pd.DataFrame) -> dict[str, Any]:
     return {str(length): count(group) for length, group in rows.groupby("answer_length")}
 
 
+def list_lengths(report: dict[str, Any]) -> pd.DataFrame:
+    """Return the report's counts by answer length as rows."""
+    rows = [
+        {"answer_length": length, **counts, "equations_of": name}
+        for name, part in (("domain", report), ("test", report["test"]))
+        for length, counts in part["by_answer_length"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def measure_carry_chains(domain: pd.DataFrame, grammar: Grammar) -> pd.DataFrame:
+    """Return the minimum margin by the longest carry chain, of the operations with carries."""
+    rows = []
+    for operation, group in domain[domain["operation"].isin(["+", "-"])].groupby("operation"):
+        operands = group["a"].to_numpy(), group["b"].to_numpy()
+        chains = longest_carry_chain(str(operation), *operands, grammar.digits)
+        for length, part in group.groupby(chains):
+            counts = {"minimum_margin": round_margin(part), "equations": len(part)}
+            rows.append({"operation": operation, "carry_chain": length, **counts})
+    return pd.DataFrame(rows, columns=["operation", "carry_chain", "minimum_margin", "equations"])
+
+
+def map_errors(domain: pd.DataFrame, grammar: Grammar) -> pd.DataFrame:
+    """Return errors and equations in bins of the operands, each named by its smallest operand."""
+    width = -(-(grammar.max_operand + 1) // MAP_BINS)
+    bins = domain.assign(operand_1=domain["a"] // width, operand_2=domain["b"] // width)
+    groups = bins.groupby(["operation", "operand_1", "operand_2"])["wrong"]
+    counts = groups.agg(errors="sum", equations="size").reset_index()
+    counts[["operand_1", "operand_2"]] *= width
+    return counts.assign(width=width)
+
+
 def round_margin(rows: pd.DataFrame) -> float:
     """Return the minimum margin to two places; NaN if any is NaN."""
     return round(float(rows["margin"].min(skipna=False)), 2)
@@ -235,20 +280,16 @@ def search_beams(greedy: pd.DataFrame, width: int, grammar: Grammar) -> dict[str
     return {"beam": {"width": width, **count(rows), "answers_changed": changed}}
 
 
-def write(report: dict[str, Any]) -> None:
-    """Write metrics, report and plot data."""
+def write(report: dict[str, Any], plots: dict[Path, pd.DataFrame]) -> None:
+    """Write metrics, report and the plots' data."""
     names = ("errors", "equations", "exact_match", "minimum_margin")
     metrics = {name: report[name] for name in names}
     metrics["test_exact_match"] = report["test"]["exact_match"]
     for path, content in ((METRICS, metrics), (REPORT, report)):
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    rows = [
-        {"answer_length": length, **counts, "equations_of": name}
-        for name, part in (("domain", report), ("test", report["test"]))
-        for length, counts in part["by_answer_length"].items()
-    ]
-    pd.DataFrame(rows).to_csv(BY_LENGTH, index=False, lineterminator="\n")
+    for path, rows in plots.items():
+        rows.to_csv(path, index=False, lineterminator="\n")
 
 
 def main() -> None:
@@ -256,11 +297,11 @@ def main() -> None:
     with cli_errors():
         params = load_params()
         grammar = artifacts.load_config(MODEL).get_grammar()
-        report = evaluate(
+        report, plots = evaluate(
             read_split("test", grammar), read_split("train", grammar), params.evaluate
         )
         stop_if_orphaned()
-        write(report)
+        write(report, plots)
         print(
             f"evaluate: {report['errors']:,} errors in {report['equations']:,} equations, "
             f"minimum margin {report['minimum_margin']}"

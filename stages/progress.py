@@ -4,27 +4,38 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 PLAIN_SECONDS = 15.0  # between plain lines without a status
+
+
+class RateColumn(ProgressColumn):
+    """Show the steps of a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of the column."""
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:,.0f}/s" if rate else "")
 
 
 class ProgressBar:
     """Count the steps of one task; use as a context manager.
 
     In a terminal a bar with the latest status is redrawn; otherwise, and with NO_COLOR, each status
-    is printed as a line, and the count where there was no line for some time.
+    is printed as a line, and the count and its rate where there was no line for some time.
     """
 
     def __init__(self, name: str, total: int, done: int = 0, is_quiet: bool = False):
         self.name, self.total, self.done, self.is_quiet = name, total, done, is_quiet
-        self._printed = time.monotonic()
+        self._started, self._printed, self._first = time.monotonic(), time.monotonic(), done
         console = Console(quiet=is_quiet)
         self.is_live = console.is_terminal and not console.no_color
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:,}/{task.total:,}  {task.fields[status]}"),
+            RateColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not self.is_live,
@@ -49,7 +60,10 @@ class ProgressBar:
         self.done += steps
         fields = {"status": status} if status else {}
         self._progress.update(self._task, advance=steps, **fields)  # type: ignore[arg-type]
-        is_due = time.monotonic() - self._printed > PLAIN_SECONDS and self.done < self.total
+        now = time.monotonic()
+        is_due = now - self._printed > PLAIN_SECONDS and self.done < self.total
         if (status or is_due) and not self.is_live and not self.is_quiet:
-            print(f"{self.name}: {status or f'{self.done:,} of {self.total:,}'}", flush=True)
-            self._printed = time.monotonic()
+            rate = (self.done - self._first) / max(now - self._started, 1e-9)
+            count = f"{self.done:,} of {self.total:,}, {rate:,.0f}/s"
+            print(f"{self.name}: {status or count}", flush=True)
+            self._printed = now

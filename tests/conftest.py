@@ -35,6 +35,7 @@ USER_SETTINGS = (
     "FORWARDED_",
     "AWS_",
     "PROMETHEUS_MULTIPROC_DIR",
+    "RAY_",
 )
 
 

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "registry": {"arithmetic"},
     "stages": {"arithmetic", "registry"},
     "serving": {"arithmetic", "registry"},
-    "scripts": {"arithmetic", "registry", "stages"},
+    "scripts": {"arithmetic", "registry", "stages", "serving"},
     "benchmarks": {"arithmetic", "registry", "stages", "scripts", "serving"},
 }
 # Absent from the service's environment (see requirements/serving.lock), or slow to start with.

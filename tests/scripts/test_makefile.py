@@ -1,5 +1,6 @@
 """The Makefile: its help, its values, its proxies."""
 
+import json
 import os
 import re
 import subprocess
@@ -60,3 +61,14 @@ def test_values_keep_their_quotes_and_dollars(tmp_path):
 def test_loopback_never_goes_through_a_proxy(tmp_path):
     lines = show(tmp_path, REASON="-", no_proxy="a.example", NO_PROXY="b.example")
     assert lines[1:] == ["a.example,b.example,127.0.0.1,localhost"] * 2
+
+
+@pytest.mark.slow
+def test_sbom_lists_what_the_serving_lock_installs():
+    done = make("--old-file=setup", "sbom")
+    assert (done.returncode, done.stderr) == (0, "")
+    components = json.loads((ROOT / "sbom.json").read_bytes())["components"]
+    lock = (ROOT / "requirements/serving.lock").read_text(encoding="utf-8")
+    assert {f"{part['name']}=={part['version']}" for part in components} == {
+        *re.findall(r"^[^ #]\S+==\S+", lock, re.MULTILINE)
+    }

@@ -24,6 +24,11 @@ class Service:
     port: int
     log: Path
 
+    @property
+    def address(self) -> str:
+        """Return the address of the page."""
+        return f"http://127.0.0.1:{self.port}/"
+
     def connect(self) -> socket.socket:
         """Return a new connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=15)

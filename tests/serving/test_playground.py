@@ -1,27 +1,19 @@
 """The page at /: in a real Chromium, and its headers."""
 
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from arithmetic import artifacts
-from scripts.screenshots import FLAGS, PHONE
+from scripts.screenshots import PHONE
+from tests.browser import needs_chromium, open_page, start_browser
 from tests.random_models import write_model
 from tests.serving.service_process import ROOT, Service, run_service
-
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
-)
-OpenPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -44,37 +36,8 @@ def service(tmp_path_factory, models) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=30_000)  # on a busy machine
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM or "/usr/bin/chromium", args=FLAGS
-        )
+    with start_browser() as browser:
         yield browser
-        browser.close()
-
-
-@contextmanager
-def open_page(
-    browser: Browser, service: Service, errors: str = "^$", path: str = "", **options: Any
-) -> Iterator[Page]:
-    """Open the page; fail on requests to another origin and on errors in the console.
-
-    Args:
-        errors: a pattern of console errors that the test causes.
-    """
-    origin = f"http://127.0.0.1:{service.port}/"
-    context = browser.new_context(**{"reduced_motion": "reduce", **options})
-    page = context.new_page()
-    requests: list[str] = []
-    problems: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.goto(origin + path)
-    yield page
-    context.close()
-    assert all(url.startswith(origin) for url in requests)
-    assert [problem for problem in problems if not re.search(errors, problem)] == []
 
 
 def ask(page: Page, equation: str) -> None:
@@ -89,7 +52,7 @@ def check_accessibility(page: Page) -> None:
 
 @needs_chromium
 def test_a_typed_equation_is_answered_and_explained(browser, service):
-    with open_page(browser, service) as page:
+    with open_page(browser, service.address) as page:
         ask(page, "95+16=")
         expect(page.locator("#answer")).to_have_text("95+16=111")
         expect(page.locator("#verdict")).to_have_text("✓ right: exact arithmetic says 111")
@@ -106,7 +69,7 @@ def test_a_typed_equation_is_answered_and_explained(browser, service):
 
 @needs_chromium
 def test_an_example_is_written_token_by_token(browser, service):
-    with open_page(browser, service, reduced_motion="no-preference") as page:
+    with open_page(browser, service.address, reduced_motion="no-preference") as page:
         page.get_by_role("button", name="carry cascade").click()
         expect(page.locator(".tile.waiting")).not_to_have_count(0)
         expect(page.locator("#answer")).to_have_text("99+1=100")
@@ -116,7 +79,7 @@ def test_an_example_is_written_token_by_token(browser, service):
 
 @needs_chromium
 def test_tokens_are_chosen_by_keyboard(browser, service):
-    with open_page(browser, service) as page:
+    with open_page(browser, service.address) as page:
         expect(page.locator("#token-heading")).to_have_text("END · end")
         page.locator(".tile[tabindex='0']").focus()
         page.keyboard.press("Home")
@@ -132,7 +95,7 @@ def test_tokens_are_chosen_by_keyboard(browser, service):
     [("12+x=", "'x' at position 4", "x"), ("100+1=", "more than 2 digits", None)],
 )
 def test_bad_input_is_shown_at_the_field(browser, service, equation, message, selected):
-    with open_page(browser, service, errors="422") as page:
+    with open_page(browser, service.address, errors="422") as page:
         ask(page, equation)
         field = page.get_by_label("Equation")
         expect(page.get_by_role("alert")).to_contain_text(message)
@@ -148,7 +111,7 @@ def test_bad_input_is_shown_at_the_field(browser, service, equation, message, se
 @needs_chromium
 def test_the_theme_is_the_systems_until_it_is_chosen(browser, service):
     background = "getComputedStyle(document.body).backgroundColor"
-    with open_page(browser, service, color_scheme="dark") as page:
+    with open_page(browser, service.address, color_scheme="dark") as page:
         dark = page.evaluate(background)
         check_accessibility(page)
         page.get_by_role("button", name="Dark theme").click()
@@ -161,7 +124,7 @@ def test_the_theme_is_the_systems_until_it_is_chosen(browser, service):
 
 @needs_chromium
 def test_a_phone_shows_the_page_without_scrolling_sideways(browser, service):
-    with open_page(browser, service, **PHONE) as page:
+    with open_page(browser, service.address, **PHONE) as page:
         expect(page.locator("#verdict")).not_to_be_empty()
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["viewport"]["width"]
         check_accessibility(page)
@@ -169,7 +132,7 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(browser, service):
 
 @needs_chromium
 def test_the_strip_shows_version_and_live_numbers(browser, service):
-    with open_page(browser, service) as page:
+    with open_page(browser, service.address) as page:
         ask(page, "1+1=")
         expect(page.locator("#version")).to_contain_text("local")
         expect(page.locator("#version dd[title]")).to_have_text(re.compile("^[0-9a-f]{12}$"))
@@ -190,14 +153,14 @@ def test_a_second_version_is_shown_beside(browser, models, tmp_path):
             COMPARE_URL=f"http://127.0.0.1:{other.port}",
         ) as service,
     ):
-        with open_page(browser, service, path="#7-12=") as page:
+        with open_page(browser, f"{service.address}#7-12=") as page:
             expect(page.locator("#verdict")).to_have_class("badge right")
             expect(page.locator("#compare-verdict")).to_have_class("badge wrong")
             expect(page.locator("#compare .differs")).not_to_have_count(0)
             check_accessibility(page)
         other.terminate()
         other.process.wait(20)
-        with open_page(browser, service, errors="503") as page:
+        with open_page(browser, service.address, errors="503") as page:
             expect(page.locator("#compare-note")).to_contain_text("refused")
 
 
@@ -208,7 +171,7 @@ def test_the_page_asks_for_the_key_of_a_closed_service(browser, models, tmp_path
         run_service(
             tmp_path / "log", MODEL_URI=models[0], API_KEYS=keys, MODEL_CACHE=tmp_path / "cache"
         ) as service,
-        open_page(browser, service, errors="401") as page,
+        open_page(browser, service.address, errors="401") as page,
     ):
         expect(page.get_by_role("alert")).to_contain_text("API key")
         page.get_by_label("API key").fill("secret")

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arithmetic.grammar import Grammar
-from stages.domain import bound_error_rate, carry_chains, choose_equations, edge_cases, edge_numbers
+from stages.domain import (
+    bound_error_rate,
+    carry_chains,
+    choose_equations,
+    edge_cases,
+    edge_numbers,
+    longest_carry_chain,
+)
 
 
 def carries(a: int, b: int, operation: str, digits: int) -> list[int]:
@@ -27,6 +34,13 @@ def test_chains_of_every_length_start_at_every_place(operation):
     for (start, length), (a, b) in zip(places, chains, strict=True):
         for x, y in zip(a.tolist(), b.tolist(), strict=True):
             assert all(carries(x, y, operation, digits)[start : start + length + 1])
+
+
+@given(st.sampled_from("+-"), st.integers(0, 99_999), st.integers(0, 99_999))
+def test_longest_carry_chain_is_that_of_written_arithmetic(operation, a, b):
+    chains = "".join(map(str, carries(a, b, operation, 5))).split("0")
+    (longest,) = longest_carry_chain(operation, np.array([a]), np.array([b]), 5)
+    assert longest == max(map(len, chains))
 
 
 def test_edge_numbers_are_the_documented_ones():

@@ -24,9 +24,13 @@ GRAMMAR = Grammar(("+", "-"), 9)
 PARAMS = Evaluate(seed=1, lowest_margins=20, random_sample=20, sampled_equations=40, beam_width=1)
 
 
-def run_evaluation(**changes: object) -> dict:
+def evaluate_all(**changes: object) -> tuple[dict, dict[Path, pd.DataFrame]]:
     test, trained_on = (read_split(name, GRAMMAR) for name in ("test", "train"))
     return evaluate.evaluate(test, trained_on, PARAMS.model_copy(update=changes))
+
+
+def run_evaluation(**changes: object) -> dict:
+    return evaluate_all(**changes)[0]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,35 @@ def test_metrics_are_five_flat_figures_and_lengths_are_a_plot(report):
     assert sums.loc["domain", "errors"] == report["errors"]
 
 
+def test_carry_chains_and_error_map_count_every_equation(report):
+    chains, squares = pd.read_csv(evaluate.BY_CHAIN), pd.read_csv(evaluate.ERROR_MAP)
+    assert chains[["operation", "carry_chain", "equations"]].to_numpy().tolist() == [
+        ["+", 0, 55],
+        ["+", 1, 45],
+        ["-", 0, 55],
+        ["-", 1, 45],
+    ]
+    assert chains["minimum_margin"].min() == report["minimum_margin"]
+    assert squares["equations"].tolist() == [1] * 200
+    assert set(squares["width"]) == {1}
+    assert squares["errors"].sum() == report["errors"] > 0
+    wrong = squares[squares["errors"] > 0].head(evaluate.FIRST_FAILURES)
+    columns = ["operand_1", "operation", "operand_2"]
+    texts = [f"{a}{operation}{b}=" for a, operation, b in wrong[columns].to_numpy()]
+    assert texts == [failure["equation"] for failure in report["first_failures"]]
+
+
+def test_error_map_of_a_large_domain_has_few_bins_of_whole_width():
+    a, b = (part.ravel() for part in np.mgrid[:100, :100])
+    domain = pd.DataFrame({"operation": "+", "a": a, "b": b, "wrong": (a == 7) & (b == 99)})
+    squares = evaluate.map_errors(domain, Grammar(("+",), 99))
+    assert len(squares) == evaluate.MAP_BINS**2
+    assert set(squares["equations"]) == {25}
+    wrong = squares[squares["errors"] > 0].to_dict("records")
+    row = {"operation": "+", "operand_1": 5, "operand_2": 95, "errors": 1, "equations": 25}
+    assert wrong == [{**row, "width": 5}]
+
+
 def test_errors_are_those_of_decoding_everything(report, evaluated):
     model = OnnxModel(evaluated / "model")
     texts = [f"{a}{operation}{b}=" for operation in "+-" for a in range(10) for b in range(10)]
@@ -96,9 +129,12 @@ def test_errors_are_those_of_decoding_everything(report, evaluated):
 def test_report_is_the_same_for_one_and_two_workers(workspace, monkeypatch):
     monkeypatch.setattr(evaluate, "SHARD", 30)
     monkeypatch.setattr(evaluate, "DECODED_SHARD", 7)
-    one = run_evaluation(beam_width=4)
+    one, plots = evaluate_all(beam_width=4)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    assert json.dumps(run_evaluation(beam_width=4)) == json.dumps(one)
+    again, same_plots = evaluate_all(beam_width=4)
+    assert json.dumps(again) == json.dumps(one)
+    for path in plots:
+        assert same_plots[path].to_csv() == plots[path].to_csv()
     beam = one["test"]["beam"]
     assert (beam["width"], beam["equations"]) == (4, 20)
     assert 0 <= beam["answers_changed"] <= 20

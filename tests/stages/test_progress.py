@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -11,9 +12,11 @@ from stages.progress import ProgressBar
 from tests.small_project import ROOT
 
 CODE = """
+import time
 from stages.progress import ProgressBar
 with ProgressBar("train", 4) as bar:
     bar.advance(2, "loss 0.5")
+    time.sleep(0.2)
     bar.advance(2)
 """
 
@@ -38,8 +41,16 @@ def test_status_is_a_line_where_there_is_no_terminal(capsys, is_quiet, output):
     assert capsys.readouterr().out == output
 
 
+def test_count_and_rate_are_a_line_where_no_status_comes(capsys, monkeypatch):
+    monkeypatch.setattr("stages.progress.PLAIN_SECONDS", -1.0)
+    with ProgressBar("evaluate", 4_000) as bar:
+        bar.advance(2_000)
+    assert re.fullmatch(r"evaluate: 2,000 of 4,000, [\d,]+/s\n", capsys.readouterr().out)
+
+
 def test_terminal_shows_a_bar_with_the_latest_status_and_without_colors_lines():
     output = run_in_terminal()
     assert "4/4  loss 0.5" in output
+    assert re.search(r"\d/s", output)
     assert "\x1b[" in output
     assert run_in_terminal(NO_COLOR="1") == "train: loss 0.5\r\n"

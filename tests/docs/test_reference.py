@@ -1,0 +1,62 @@
+"""The committed reference is what the code gives, and every metric is described."""
+
+import csv
+import inspect
+import json
+import re
+from typing import Any
+
+import pytest
+
+from benchmarks.results_file import ROOT
+from registry.run_content import curves, numbers
+from scripts.metric_descriptions import FILES, IN_MLFLOW
+from scripts.reference import PAGES, REFERENCE, describe_attributes, render_page, type_of
+from stages.params import Params
+from tests.registry.project import make_project
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_up_to_date(name):
+    assert (REFERENCE / f"{name}.md").read_text("utf-8") == render_page(name), (
+        "run `make reference`"
+    )
+
+
+def test_every_param_is_described():
+    for section, info in Params.model_fields.items():
+        model: Any = info.annotation
+        described = describe_attributes(inspect.getdoc(model) or "")
+        assert list(described) == list(model.model_fields), section
+        assert all(described.values()), section
+
+
+def test_every_metric_of_the_files_is_described():
+    assert {f"metrics/{path.name}" for path in (ROOT / "metrics").glob("*.*")} == set(FILES)
+    for name, described in FILES.items():
+        text = (ROOT / name).read_text("utf-8")
+        keys = json.loads(text) if name.endswith(".json") else next(csv.reader(text.splitlines()))
+        assert list(described) == list(keys), name
+
+
+def test_every_metric_in_mlflow_is_described(tmp_path):
+    project = make_project(tmp_path)
+    for name in ("history.csv", "grpo.csv"):
+        (project / "metrics" / name).write_bytes((ROOT / "metrics" / name).read_bytes())
+    with (project / "metrics" / "grpo.csv").open("a") as file:
+        file.write(f"10,+{',0.5' * 10}\n")
+    counts = dict.fromkeys(("equations", "errors_before", "errors_after"), 1)
+    training = {"parameters": 1, "steps": 1, "best_step": 1, "grpo": counts}
+    (project / "reports" / "training.json").write_text(json.dumps(training))
+    report = json.loads((project / "reports" / "evaluation.json").read_text())
+    report["sampled"] = {"error_rate_bound": 0.1}
+    names = {*numbers(project, report), *(name for name, _, _ in curves(project))}
+    described = {logged for columns in FILES.values() for logged, _ in columns.values()}
+    logged = {re.sub("_(addition|subtraction)$", "_OPERATION", name) for name in names}
+    assert logged == (described | IN_MLFLOW.keys()) - {""}
+
+
+def test_types_are_words():
+    options = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
+    assert type_of(options) == "list of string or null"
+    assert type_of({"$ref": "#/components/schemas/Health"}) == "[Health](#health)"

@@ -1,0 +1,117 @@
+"""The evaluation on a Ray cluster of two nodes here, with workers killed in the middle."""
+
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import joblib
+import numpy as np
+import pytest
+
+import stages
+from arithmetic.errors import UserError
+from stages import evaluate
+from stages.certify import Equations, WorkerModel, compute_margins, run_over_shards
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+EQUATIONS = Equations("+", *(side.ravel() for side in np.indices((10, 10))))
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator["Cluster"]:
+    """Start two nodes with one CPU each, which do not have this code."""
+    if importlib.util.find_spec("ray") is None:
+        assert "CI" not in os.environ, "Ray is not installed; .ci/run calls make setup-ray"
+        pytest.skip("Ray is not installed: make setup-ray")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster()
+    with pytest.MonkeyPatch.context() as patch:
+        # Workers inherit the environment of their node, which differs from a stage's.
+        for name in stages.REPRODUCIBLE_ENVIRONMENT:
+            patch.delenv(name)
+        patch.delenv("PYTHONPATH", raising=False)
+        patch.chdir("/")
+        for _ in range(2):
+            nodes.add_node(num_cpus=1, include_dashboard=False)
+    yield nodes
+    nodes.shutdown()
+
+
+@pytest.fixture
+def on_cluster(nodes: "Cluster", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+
+
+def read_outputs() -> list[bytes]:
+    return [path.read_bytes() for path in (evaluate.REPORT, evaluate.METRICS, evaluate.BY_LENGTH)]
+
+
+@pytest.mark.slow
+def test_the_evaluation_writes_the_same_bytes_on_a_cluster(workspace, nodes, monkeypatch):
+    monkeypatch.setattr(evaluate, "SHARD", 30)
+    monkeypatch.setattr(evaluate, "DECODED_SHARD", 7)
+    evaluate.main()
+    on_one_core = read_outputs()
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    evaluate.main()
+    assert read_outputs() == on_one_core
+
+
+@pytest.mark.slow
+def test_shards_are_spread_over_the_nodes(trained, on_cluster):
+    def return_node(model: WorkerModel, equations: Equations) -> np.ndarray:
+        import ray
+
+        return np.frombuffer(bytes.fromhex(ray.get_runtime_context().get_node_id()), np.uint8)
+
+    (nodes,) = run_over_shards(return_node, trained / "model", [EQUATIONS], 25, "test")
+    assert len({part.tobytes() for part in np.split(nodes, 4)}) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_nothing(trained, on_cluster, tmp_path, monkeypatch):
+    def die_once(model: WorkerModel, equations: Equations) -> np.ndarray:
+        marker = tmp_path / str(equations.a[0])
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return compute_margins(model, equations)
+
+    (margins,) = run_over_shards(die_once, trained / "model", [EQUATIONS], 50, "test")
+    assert len([*tmp_path.iterdir()]) == 2
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    (expected,) = run_over_shards(compute_margins, trained / "model", [EQUATIONS], 50, "test")
+    assert margins.tobytes() == expected.tobytes()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_again_and_again_is_reported(trained, on_cluster):
+    def die(model: WorkerModel, equations: Equations) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return equations.a
+
+    with pytest.raises(UserError, match=r"Ray cluster at \S+ failed") as error:
+        run_over_shards(die, trained / "model", [EQUATIONS], 50, "test")
+    assert "ray status" in error.value.hint
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_reported(trained, nodes, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match=r"no Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:1:"):
+        run_over_shards(compute_margins, trained / "model", [EQUATIONS], 50, "test")
+
+
+def test_without_ray_its_address_is_reported_with_a_hint(trained, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="not installed") as error:
+        run_over_shards(compute_margins, trained / "model", [EQUATIONS], 50, "test")
+    assert "make setup-ray" in error.value.hint
