@@ -13,6 +13,7 @@ from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import RESULTS, ROOT
+from benchmarks.serving import SERVERS
 from scripts.reference import Rows, render
 
 
@@ -117,12 +118,68 @@ def grpo_chains() -> Rows:
     return rows
 
 
+def serving() -> Rows:
+    """Return a row for each server, the fastest first."""
+    header = ("server", "requests/s, 64 connections", "of the constant answer's", "p50, one client")
+    servers = read(RESULTS / "serving.json")["servers"]
+    ordered = sorted(servers, key=lambda name: -servers[name]["per_second_64"])
+    return [header] + [
+        (
+            SERVERS[name].title,
+            f"{servers[name]['per_second_64']:,.0f}",
+            f"{servers[name]['throughput_of_constant']:.2f}",
+            f"{servers[name]['p50_ms_1']:.2f} ms",
+        )
+        for name in ordered
+    ]
+
+
+def serving_profile() -> Rows:
+    """Return the packages with at least 2 % of the samples."""
+    shares = read(RESULTS / "serving-profile.json")["packages"]
+    rows = [(f"`{name}`", f"{share:.0%}") for name, share in shares.items() if share >= 0.02]
+    return [("package", "share of the core"), *rows]
+
+
+def faults() -> Rows:
+    """Return a row for each trial: what happened, and how many requests failed."""
+    trials = read(RESULTS / "faults.json")["trials"]
+    rows: list[Sequence[str]] = [("trial", "figures", "failures")]
+    for name, row in trials.items():
+        figures = ", ".join(
+            f"{key.replace('_', ' ')} {value:,}"
+            for key, value in row.items()
+            if key != "failures" and not isinstance(value, list)
+        )
+        rows.append((name.replace("_", " "), figures, f"{row['failures']:,}"))
+    return rows
+
+
+def restarts() -> Rows:
+    """Return a row for each part of the team's stack that was restarted."""
+    keys = ("requests", "failed", "refused", "registered", "registrations_failed")
+    header = ("restarted", "s", *(key.replace("_", " ") for key in keys), "runs and versions lost")
+    return [header] + [
+        (
+            row["restarted"],
+            f"{row['seconds']:.0f}",
+            *(f"{row[key]:,}" for key in keys),
+            f"{row['lost_runs'] + row['lost_versions']}",
+        )
+        for row in read(RESULTS / "restarts.json")["restarts"]
+    ]
+
+
 TABLES = {
     "exactness": exactness,
     "headline": headline,
     "seeds": seeds,
     "grpo": grpo,
     "grpo-chains": grpo_chains,
+    "serving": serving,
+    "serving-profile": serving_profile,
+    "faults": faults,
+    "restarts": restarts,
 }
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
