@@ -135,6 +135,8 @@ bench-serving: setup ## requests per second, beside other servers (needs wrk)
 	@python -m benchmarks.serving
 bench-serving-environment: setup ## start-up time, memory and disk of the service
 	@python -m benchmarks.serving --environment
+bench-replicas: setup ## one and two services behind nginx on the same cores (needs wrk, nginx)
+	@python -m benchmarks.replicas
 bench-profile: setup ## where the service spends its core under load (needs wrk, root)
 	@python -m benchmarks.serving_profile
 bench-faults: setup ## the service under overload, kills, swaps and bad input

@@ -65,7 +65,7 @@ def random_equations(grammar: Grammar, operations: str, count: int, seed: int = 
 
 
 def run_wrk(
-    url: str, bodies: Sequence[str], connections: int, seconds: float, core: int
+    url: str, bodies: Sequence[str], connections: int, seconds: float, core: int | str
 ) -> dict[str, float]:
     """Put closed loops on `url`; failures are all but answers of status 2xx and 3xx."""
     if shutil.which("wrk") is None:

@@ -57,7 +57,9 @@ class Process:
         log: a file for its output.
     """
 
-    def __init__(self, command: list[str], ready: str, log: Path, core: int, **variables: str):
+    def __init__(
+        self, command: list[str], ready: str, log: Path, core: int | str, **variables: str
+    ):
         self.command = ["taskset", "-c", str(core), *command]
         self.ready, self.log, self.variables = ready, log, variables
 
