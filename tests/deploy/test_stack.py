@@ -4,9 +4,6 @@ Upstream images are replaced by stand-ins (override.yaml); Grafana has none.
 """
 
 import json
-import os
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +18,7 @@ from registry.client import open_client
 from registry.exceptions import RegistryError
 from registry.promotion import promote
 from registry.record import Recorded, record
+from tests.docker_engine import require_engine
 from tests.registry.project import make_project
 from tests.serving.conftest import wait_until
 
@@ -31,11 +29,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    installed = shutil.which("docker-compose")
-    engine = installed and subprocess.run(["docker", "info"], capture_output=True)
-    if not engine or engine.returncode:
-        assert "CI" not in os.environ, "no Docker engine answers; .ci/run starts one"
-        pytest.skip("no Docker engine answers, or there is no docker-compose")
+    require_engine("docker-compose")
     with run_stack(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
