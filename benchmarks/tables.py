@@ -120,15 +120,16 @@ def grpo_chains() -> Rows:
 
 def serving() -> Rows:
     """Return a row for each server, the fastest first."""
-    header = ("server", "requests/s, 64 connections", "of the constant answer's", "p50, one client")
+    times = ("requests/s, 64 connections", "of the constant answer's", "p50, one client")
     servers = read(RESULTS / "serving.json")["servers"]
     ordered = sorted(servers, key=lambda name: -servers[name]["per_second_64"])
-    return [header] + [
+    return [("server", *times, "failures")] + [
         (
             SERVERS[name].title,
             f"{servers[name]['per_second_64']:,.0f}",
             f"{servers[name]['throughput_of_constant']:.2f}",
             f"{servers[name]['p50_ms_1']:.2f} ms",
+            f"{servers[name]['failures']:,}",
         )
         for name in ordered
     ]
