@@ -160,8 +160,7 @@ def kills(bench: Bench) -> Row:
         with loops.running(CONNECTIONS):
             time.sleep(0.5)
             for _ in range(bench.times):
-                # Cuts until it is ready are of the kill, more than one a connection: the kernel
-                # may close the listening socket last.
+                # Connections cut before it is ready do not count: the kill cuts them.
                 service.kill()
                 seconds.append(service.start())
                 answered, cut = loops.statuses[200], loops.cut

@@ -9,7 +9,6 @@ exits with 1 if an acknowledged answer was wrong, or an acknowledged run or vers
 
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, table, write
-from benchmarks.team_stack import REPLICAS, Stack, run_stack
+from benchmarks.team_stack import REPLICAS, Stack, repeat, run_stack
 from registry import EXPERIMENT, MODEL_NAME
 from registry.client import open_client, registry_errors
 from registry.exceptions import RegistryError
@@ -30,7 +29,7 @@ BEFORE_SECONDS, AFTER_SECONDS = 5.0, 5.0  # of load around a restart
 
 
 class Registrations(NamedTuple):
-    """Runs and versions that MLflow acknowledged, and how many attempts failed."""
+    """Runs and versions that MLflow acknowledged, and the errors of the other attempts."""
 
     runs: list[str]
     versions: list[str]
@@ -53,22 +52,16 @@ def register(done: Registrations) -> None:
 @contextmanager
 def registering() -> Iterator[Registrations]:
     """Register again and again in the background."""
-    done, stopped = Registrations([], [], []), threading.Event()
+    done = Registrations([], [], [])
 
-    def loop() -> None:
-        while not stopped.wait(0.1):
-            try:
-                register(done)
-            except RegistryError as error:
-                done.failed.append(error.message)
+    def attempt() -> None:
+        try:
+            register(done)
+        except RegistryError as error:
+            done.failed.append(error.message)
 
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
+    with repeat(attempt, 0.1):
         yield done
-    finally:
-        stopped.set()
-        thread.join()
 
 
 @registry_errors()

@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from scripts.quickstart import free_port
 TEAM = ROOT / "deploy" / "team"
 FILES = ("-f", f"{TEAM}/compose.yaml", "-f", f"{ROOT}/tests/deploy/override.yaml")
 REPLICAS = ("service-1", "service-2")
+HEALTHY_SECONDS = 120.0
 _PORTS = ("PORT", "TRACKING_PORT", "PROMETHEUS_PORT")
 _IMAGES = {"SERVICE_IMAGE": "arithmetic-lm:test", "MLFLOW_IMAGE": "arithmetic-lm-mlflow:test"}
 _HEALTH = (
@@ -78,46 +79,57 @@ class Stack(NamedTuple):
 
     @contextmanager
     def load(self) -> Iterator[Counter[str]]:
-        """Ask the service all the time, on a new connection after an error.
+        """Ask the service again and again, on a new connection after an error.
 
         The counter holds the answers that are right, wrong, and of another status than 200
         (failed), and the requests without an answer (refused).
         """
         counts: Counter[str] = Counter()
-        stopped = threading.Event()
+        client = httpx.Client(base_url=self.address(), trust_env=False, timeout=10)
 
         def ask() -> None:
-            with httpx.Client(base_url=self.address(), trust_env=False, timeout=10) as client:
-                while not stopped.wait(0.01):
-                    number = counts.total() % 10  # in the domain of every model
-                    try:
-                        answer = client.post("/predict", json={"equation": f"{number}+7="})
-                    except httpx.TransportError:
-                        counts["refused"] += 1
-                        continue
-                    if answer.status_code != 200:
-                        counts["failed"] += 1
-                    elif answer.json()["predicted_answer"] == str(number + 7):
-                        counts["right"] += 1
-                    else:
-                        counts["wrong"] += 1
+            number = counts.total() % 10  # in the domain of every model
+            try:
+                answer = client.post("/predict", json={"equation": f"{number}+7="})
+            except httpx.TransportError:
+                counts["refused"] += 1
+                return
+            if answer.status_code != 200:
+                counts["failed"] += 1
+            elif answer.json()["predicted_answer"] == str(number + 7):
+                counts["right"] += 1
+            else:
+                counts["wrong"] += 1
 
-        thread = threading.Thread(target=ask)
-        thread.start()
-        try:
+        with client, repeat(ask, 0.01):
             yield counts
-        finally:
-            stopped.set()
-            thread.join()
 
-    def wait_until_healthy(self, name: str, seconds: float = 120.0) -> float:
-        """Return the seconds that it took; raise UserError if it takes longer."""
-        started = time.monotonic()
+    def wait_until_healthy(self, name: str) -> None:
+        """Wait for a service; raise UserError after HEALTHY_SECONDS."""
+        deadline = time.monotonic() + HEALTHY_SECONDS
         while not self.is_healthy(name):
-            if time.monotonic() - started > seconds:
-                raise UserError(f"{name} is not healthy after {seconds:g} s", "look at its log")
+            if time.monotonic() > deadline:
+                message = f"{name} is not healthy after {HEALTHY_SECONDS:g} s"
+                raise UserError(message, "look at its log")
             time.sleep(0.2)
-        return time.monotonic() - started
+
+
+@contextmanager
+def repeat(action: Callable[[], object], pause: float) -> Iterator[None]:
+    """Call `action` again and again in a thread."""
+    stopped = threading.Event()
+
+    def loop() -> None:
+        while not stopped.wait(pause):
+            action()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def _docker(*arguments: str) -> str:

@@ -57,7 +57,7 @@ _MODEL_DESCRIPTION = (
     "(`artifacts/model`) and answers as a pyfunc model: a column `equation` in, a column `answer` "
     "out. Services follow the alias `Production`."
 )
-# MLflow's charts draw all runs in gray without.
+# Without a color, MLflow's charts draw all runs in gray.
 _COLOR_TAG = "mlflow.runColor"
 _COLORS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#9c755f", "#edc948")
 # What a version needs to answer as a pyfunc model, pinned to what is installed here.

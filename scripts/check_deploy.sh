@@ -27,16 +27,14 @@ check() { # TITLE COMMAND...
 }
 
 check_compose() {
-    local compose=(docker-compose)
-    docker compose version >/dev/null 2>&1 && compose=(docker compose)
     deploy/team/secrets.sh "$scratch/env" >/dev/null
-    check compose.yaml "${compose[@]}" -f compose.yaml config
-    check deploy/candidate.yaml "${compose[@]}" -f compose.yaml -f deploy/candidate.yaml config
+    check compose.yaml docker-compose -f compose.yaml config
+    check deploy/candidate.yaml docker-compose -f compose.yaml -f deploy/candidate.yaml config
     check deploy/team/compose.yaml \
-        "${compose[@]}" --env-file "$scratch/env" -f deploy/team/compose.yaml config
+        docker-compose --env-file "$scratch/env" -f deploy/team/compose.yaml config
 }
 
-# Here the names of containers do not resolve: loopback stands in for them.
+# The names of containers do not resolve here, so loopback replaces them.
 check_nginx() {
     local folder="$scratch/nginx"
     mkdir -p "$folder"

@@ -15,7 +15,7 @@ FILES: dict[str, dict[str, tuple[str, str]]] = {
         "exact_match": ("evaluation/exact_match", "1 − errors / equations"),
         "minimum_margin": (
             "evaluation/minimum_margin",
-            "smallest logit margin of the correct token over its best rival, anywhere",
+            "minimum logit margin of the correct token, over all equations and positions",
         ),
         "test_exact_match": ("test/exact_match", "share of exact answers in the test split"),
     },
@@ -37,7 +37,7 @@ FILES: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "validation_exact_match": (
             "validation/exact_match",
-            "share of validation equations of which every token is so",
+            "share of validation equations whose correct tokens all have the largest logit",
         ),
         "best": ("", "1 for the row of the smallest validation loss, whose weights are kept"),
     },
@@ -54,7 +54,7 @@ FILES: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "without_signal": (
             "grpo/without_signal_OPERATION",
-            "share of groups whose rewards are all equal: they teach nothing",
+            "share of groups whose rewards are all equal, so without a gradient",
         ),
         "kl": (
             "grpo/kl_OPERATION",
@@ -76,7 +76,7 @@ FILES: dict[str, dict[str, tuple[str, str]]] = {
         "hallucination": ("grpo/hallucination_OPERATION", "share of it that is no integer"),
         "infinite_generation": (
             "grpo/infinite_generation_OPERATION",
-            "share of it without an end where one belongs",
+            "share of it that has no end token in its place",
         ),
     },
     "metrics/exact_match_by_length.csv": {
@@ -89,7 +89,7 @@ FILES: dict[str, dict[str, tuple[str, str]]] = {
     "metrics/margin_by_carry_chain.csv": {
         "operation": ("", "+ or -; the others have no carries from one digit to the next"),
         "carry_chain": ("", "most consecutive places with a carry (of -, a borrow) out of them"),
-        "minimum_margin": ("", "smallest logit margin of the correct token in these equations"),
+        "minimum_margin": ("", "minimum logit margin of the correct token in these equations"),
         "equations": ("", "equations of that operation and chain"),
     },
     "metrics/error_map.csv": {

@@ -74,7 +74,7 @@ def http_api() -> str:
         for method, operation in operations.items():
             answers = operation["responses"]
             statuses |= {status: answer["description"] for status, answer in answers.items()}
-            bodies = [schema_of(operation.get("requestBody", {})), schema_of(answers["200"])]
+            bodies = [link_schema(operation.get("requestBody", {})), link_schema(answers["200"])]
             routes.append((f"`{method.upper()} {path}`", operation["description"], *bodies))
     statuses_table = render([("status", "meaning"), *sorted(statuses.items())])
     parts = [f"\n{render(routes)}\n## Statuses\n\n{statuses_table}"]
@@ -84,28 +84,28 @@ def http_api() -> str:
             required = "" if field in schema.get("required", ()) else ", optional"
             example = "".join(f"such as `{text}`" for text in value.get("examples", [])[:1])
             meaning = value.get("description", example)
-            fields.append((f"`{field}`", type_of(value) + required, meaning))
+            fields.append((f"`{field}`", describe_type(value) + required, meaning))
         parts.append(f"\n## {name}\n\n{schema.get('description', '')}\n\n{render(fields)}")
     return re.sub("\n{3,}", "\n\n", "".join(parts))
 
 
-def schema_of(body: dict[str, Any]) -> str:
+def link_schema(body: dict[str, Any]) -> str:
     """Return the link to a body's schema, nothing if it has none."""
     schema = body.get("content", {}).get("application/json", {}).get("schema", {})
-    return type_of(schema) if "$ref" in schema else ""
+    return describe_type(schema) if "$ref" in schema else ""
 
 
-def type_of(schema: dict[str, Any]) -> str:
+def describe_type(schema: dict[str, Any]) -> str:
     """Return a JSON schema's type in words, with links to the page's own sections."""
     if reference := schema.get("$ref"):
         name = reference.rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
     if options := schema.get("anyOf"):
-        return " or ".join(map(type_of, options))
+        return " or ".join(map(describe_type, options))
     if values := schema.get("enum"):
         return " or ".join(f"`{value}`" for value in values)
     if schema.get("type") == "array":
-        return f"list of {type_of(schema.get('items', {}))}"
+        return f"list of {describe_type(schema.get('items', {}))}"
     return str(schema.get("type", "any"))
 
 

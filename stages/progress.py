@@ -11,7 +11,7 @@ PLAIN_SECONDS = 15.0  # between plain lines without a status
 
 
 class RateColumn(ProgressColumn):
-    """Show the steps of a second."""
+    """Show the steps a second."""
 
     def render(self, task: Task) -> Text:
         """Return the text of the column."""

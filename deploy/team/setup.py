@@ -37,16 +37,16 @@ def create_users() -> None:
     """Create experiment, model, users and grants."""
     client, auth = MlflowClient(), get_app_client("basic-auth", os.environ["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name(NAME)
-    identity = experiment.experiment_id if experiment else client.create_experiment(NAME)
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment(NAME)
     if not client.search_registered_models(f"name = '{NAME}'"):
         client.create_registered_model(NAME)
-    identities = {"experiment": identity, "registered_model": NAME}
+    resources = {"experiment": experiment_id, "registered_model": NAME}
     for user, grants in GRANTS.items():
         password = os.environ[f"{user.upper()}_PASSWORD"]
         if fails_with("RESOURCE_ALREADY_EXISTS", auth.create_user, user, password):
             auth.update_user_password(user, password)
         for kind, permission in grants:
-            grant = user, kind, identities.get(kind, "*")
+            grant = user, kind, resources.get(kind, "*")
             if auth.get_user_permission(*grant).permission != permission:
                 fails_with("RESOURCE_DOES_NOT_EXIST", auth.revoke_user_permission, *grant)
                 auth.grant_user_permission(*grant, permission)

@@ -40,7 +40,7 @@ def test_each_alert_fires_on_its_condition_and_not_without_it():
 
 
 @needs_promtool
-def test_the_dashboard_s_queries_are_valid(tmp_path):
+def test_queries_of_the_dashboard_are_valid(tmp_path):
     rules = [{"record": f"query_{n}", "expr": expr} for n, expr in enumerate(dashboard())]
     file = tmp_path / "rules.yml"
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.results_file import ROOT
 from registry.run_content import curves, numbers
 from scripts.metric_descriptions import FILES, IN_MLFLOW
-from scripts.reference import PAGES, REFERENCE, describe_attributes, render_page, type_of
+from scripts.reference import PAGES, REFERENCE, describe_attributes, describe_type, render_page
 from stages.params import Params
 from tests.registry.project import make_project
 
@@ -58,8 +58,8 @@ def test_every_metric_in_mlflow_is_described(tmp_path):
 
 def test_types_are_words():
     options = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
-    assert type_of(options) == "list of string or null"
-    assert type_of({"$ref": "#/components/schemas/Health"}) == "[Health](#health)"
+    assert describe_type(options) == "list of string or null"
+    assert describe_type({"$ref": "#/components/schemas/Health"}) == "[Health](#health)"
 
 
 def test_every_dependency_has_its_reason():

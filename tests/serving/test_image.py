@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,12 +13,12 @@ import pytest
 from registry import MODEL_NAME
 from registry.download import resolve
 from registry.record import record
+from tests.docker_engine import build_image, docker, require_engine
 from tests.mlflow_server import run_mlflow_server
 from tests.registry.project import make_project
 from tests.serving.conftest import wait_until
-from tests.serving.service_process import ROOT, Service, free_port, question
+from tests.serving.service_process import Service, free_port, question
 
-IMAGE = "arithmetic-lm:test"
 LARGEST_BYTES = 300_000_000
 MODEL_URI = f"models:/{MODEL_NAME}/2"
 SERVER = "registry"  # the host's name in a container
@@ -42,22 +41,10 @@ for name, module in sys.modules.items():
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def image() -> str:
-    engine = shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True)
-    if not engine or engine.returncode:
-        assert "CI" not in os.environ, "no Docker engine answers; .ci/run starts one"
-        pytest.skip("no Docker engine answers")
-    names = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT")
-    settings = [f"--build-arg={name}" for name in names if name in os.environ]
-    docker("build", "--network=host", *settings, "--tag", IMAGE, ".")
-    return IMAGE
+    require_engine()
+    return build_image("arithmetic-lm:test")
 
 
 class Signed(NamedTuple):

@@ -3,7 +3,6 @@
 import functools
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +10,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.small_project import ROOT, git
-
-IMAGE = "arithmetic-lm-training:test"
-SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT")
+from tests.docker_engine import build_image, docker, require_engine
+from tests.small_project import git
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    return done.stdout.strip()
 
 
 @contextmanager
@@ -41,15 +32,9 @@ def serve_wheels() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    engine = shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True)
-    if not engine or engine.returncode:
-        assert "CI" not in os.environ, "no Docker engine answers; .ci/run starts one"
-        pytest.skip("no Docker engine answers")
-    settings = [f"--build-arg={name}" for name in SETTINGS if name in os.environ]
+    require_engine()
     with serve_wheels() as links:
-        build = ("build", "--network=host", "--file=training.Dockerfile", *settings, *links)
-        docker(*build, "--tag", IMAGE, ".")
-    return IMAGE
+        return build_image("arithmetic-lm-training:test", "--file=training.Dockerfile", *links)
 
 
 def test_a_repro_in_the_image_has_the_hashes_of_the_lock(image, project):
