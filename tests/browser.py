@@ -39,13 +39,13 @@ def open_page(browser: Browser, address: str, errors: str = "^$", **options: Any
     context = browser.new_context(**{"reduced_motion": "reduce", **options})
     page = context.new_page()
     requests: list[str] = []
-    problems: list[str] = []
+    console_errors: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: console_errors.append(str(error)))
+    page.on("console", lambda m: console_errors.append(m.text) if m.type == "error" else None)
     page.goto(address)
     yield page
     context.close()
     origin = address.partition("#")[0]
     assert [url for url in requests if not url.startswith(origin)] == []
-    assert [problem for problem in problems if not re.search(errors, problem)] == []
+    assert [error for error in console_errors if not re.search(errors, error)] == []
