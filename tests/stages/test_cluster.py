@@ -49,7 +49,8 @@ def on_cluster(nodes: "Cluster", monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_outputs() -> list[bytes]:
-    return [path.read_bytes() for path in (evaluate.REPORT, evaluate.METRICS, evaluate.BY_LENGTH)]
+    plots = (evaluate.BY_LENGTH, evaluate.BY_CHAIN, evaluate.ERROR_MAP)
+    return [path.read_bytes() for path in (evaluate.REPORT, evaluate.METRICS, *plots)]
 
 
 @pytest.mark.slow
