@@ -3,9 +3,10 @@
     make setup-ray bench-ray        python -m benchmarks.ray_workers
 
 Every node of the cluster is on this machine and has one CPU. A time includes the workers' start
-and their imports. Medians of three rounds, in turn; writes benchmarks/results/ray.json.
+and their imports. Medians of the rounds, in turn; writes benchmarks/results/ray.json.
 """
 
+import argparse
 import hashlib
 import os
 import time
@@ -22,8 +23,6 @@ from benchmarks.results_file import table, write
 from stages import MODEL
 from stages.certify import Equations, compute_margins, run_over_shards
 from stages.evaluate import SHARD
-
-ROUNDS = 3
 
 
 @contextmanager
@@ -66,12 +65,15 @@ def measure(equations: list[Equations]) -> tuple[float, str]:
 
 def main() -> None:
     """Measure one and two workers of each kind."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ray_workers")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
     with cli_errors():
         grammar = artifacts.load_config(MODEL).get_grammar()
         equations = [Equations(name, *grammar.equations(name)) for name in grammar.operations]
         times: dict[tuple[str, int], list[float]] = {}
         digests = set()
-        for _ in range(ROUNDS):
+        for _ in range(options.rounds):
             for backend, use in BACKENDS.items():
                 for workers in (1, 2):
                     with use(workers):
@@ -88,7 +90,8 @@ def main() -> None:
             rows.append({**row, "efficiency": round(efficiency, 2)})
         print(table(rows))
         count = sum(len(part.a) for part in equations)
-        print(f"wrote {write('ray', {'rounds': ROUNDS, 'equations': count, 'rows': rows})}")
+        general = {"rounds": options.rounds, "equations": count}
+        print(f"wrote {write('ray', {**general, 'rows': rows})}")
 
 
 if __name__ == "__main__":

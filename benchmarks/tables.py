@@ -156,6 +156,29 @@ def faults() -> Rows:
     return rows
 
 
+def replicas() -> Rows:
+    """Return a row for each arrangement of processes, with the shares of the CPU time."""
+    parts = ("services", "nginx", "wrk")
+    header = ("processes", "requests/s", "p99", *(f"CPU time of {part}" for part in parts))
+    return [header] + [
+        (
+            row["processes"],
+            f"{row['per_second']:,.0f}",
+            f"{row['p99_ms']:.0f} ms",
+            *(f"{row[f'{part}_share']:.0%}" for part in parts),
+        )
+        for row in read(RESULTS / "replicas.json")["arrangements"]
+    ]
+
+
+def ray() -> Rows:
+    """Return a row for each number of workers of joblib's and of Ray's."""
+    return [("workers", "", "s", "efficiency")] + [
+        (row["backend"], f"{row['workers']}", f"{row['seconds']:.0f}", f"{row['efficiency']:.2f}")
+        for row in read(RESULTS / "ray.json")["rows"]
+    ]
+
+
 def restarts() -> Rows:
     """Return a row for each part of the team's stack that was restarted."""
     keys = ("requests", "failed", "refused", "registered", "registrations_failed")
@@ -180,6 +203,8 @@ TABLES = {
     "serving": serving,
     "serving-profile": serving_profile,
     "faults": faults,
+    "replicas": replicas,
+    "ray": ray,
     "restarts": restarts,
 }
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
