@@ -22,12 +22,14 @@ import torch
 from torch import Tensor
 
 from arithmetic.errors import cli_errors
+from arithmetic.grammar import Grammar
 from arithmetic.model import Transformer
 from benchmarks.results_file import ROOT, write
 from benchmarks.workspace import TINY, Changes, merge
 from registry.dvc_lock import read_yaml
 from stages import checkpoint, generate, grpo, train
 from stages.dataset import read_split
+from stages.domain import longest_carry_chain
 from stages.optimizer import ScheduledOptimizers
 from stages.params import load_params
 from stages.workers import SHARDS, Workers, run_workers
@@ -45,17 +47,19 @@ def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
     model = Transformer(job.config)
     model.load_state_dict(start.weights)
     clock = time.monotonic()
-    by_chain = [count_by_chain(model, job.grpo, workers)]
+    wrong = {"start": find_wrong(model, job.grpo, workers)}
     counting = time.monotonic() - clock
     clock = time.monotonic()
     weights, tuning = grpo.tune(job.config, start.weights, job.grpo, job.digest(), workers)
     seconds = time.monotonic() - clock - 2 * counting
     supervised = continue_supervised(model, job, workers)
-    by_chain.append(count_by_chain(model, job.grpo, workers))
+    wrong["supervised"] = find_wrong(model, job.grpo, workers)
     model.load_state_dict(weights)
-    by_chain.append(count_by_chain(model, job.grpo, workers))
-    names = ("start", "supervised", "grpo")
-    errors = {name: sum(counts) for name, counts in zip(names, by_chain, strict=True)}
+    wrong["grpo"] = find_wrong(model, job.grpo, workers)
+    chains = list_chains(job.grpo.grammar)
+    lengths = range(job.grpo.grammar.digits + 1)
+    errors = {name: int(mask.sum()) for name, mask in wrong.items()}
+    new_errors = {name: int((mask & ~wrong["start"]).sum()) for name, mask in wrong.items()}
     assert errors["grpo"] == tuning.report["errors_after"]
     return {
         "start": {"steps": start.step, "errors": errors["start"]},
@@ -63,40 +67,46 @@ def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
             "steps": tuning.step,
             "seconds": round(seconds, 1),
             "errors": errors["grpo"],
+            "new_errors": new_errors["grpo"],
             "curve": average(tuning.rows),
         },
-        "supervised": {**supervised, "errors": errors["supervised"]},
+        "supervised": {
+            **supervised,
+            "errors": errors["supervised"],
+            "new_errors": new_errors["supervised"],
+        },
         "equations": tuning.report["equations"],
-        "errors_by_chain": dict(zip(names, by_chain, strict=True)),
+        "errors_by_chain": {
+            name: [int((chains[mask] == length).sum()) for length in lengths]
+            for name, mask in wrong.items()
+        },
     }
 
 
-def count_by_chain(model: Transformer, setup: grpo.Setup, workers: Workers) -> list[int]:
-    """Return the wrong answers by the longest run of carries or borrows in the equation."""
-    digits = setup.grammar.digits
+def find_wrong(model: Transformer, setup: grpo.Setup, workers: Workers) -> np.ndarray:
+    """Return whether the answer to each equation of the domain is wrong: [N] bool."""
 
     def compute(shard: int) -> Tensor:
-        counts = torch.zeros(digits + 1, dtype=torch.float64)
+        masks = []
         for operation in setup.grammar.operations:
-            a, b = (part[shard::SHARDS] for part in setup.grammar.equations(operation))
-            wrong = [row for row, _ in grpo.find_failures(model, setup, operation, (a, b))]
-            lengths = longest_chain(operation, a[wrong], b[wrong], digits)
-            counts += torch.from_numpy(np.bincount(lengths, minlength=digits + 1))
-        return counts
+            a, b = setup.grammar.equations(operation)
+            part = slice(shard, None, SHARDS)
+            failures = grpo.find_failures(model, setup, operation, (a[part], b[part]))
+            mask = torch.zeros(len(a), dtype=torch.float64)
+            mask[part][[row for row, _ in failures]] = 1
+            masks.append(mask)
+        return torch.cat(masks)
 
-    return [int(count) for count in workers.sum_over_shards(compute)]
+    return workers.sum_over_shards(compute).numpy() > 0
 
 
-def longest_chain(operation: str, a: np.ndarray, b: np.ndarray, digits: int) -> np.ndarray:
-    """Return the longest run of carries (of borrows, in |a - b|) of each equation: [N]."""
-    first, second = (a, b) if operation == "+" else (np.maximum(a, b), np.minimum(a, b))
-    carry = run = longest = np.zeros(len(a), np.int64)
-    for place in range(digits):
-        x, y = first // 10**place % 10, second // 10**place % 10
-        carry = (x + y + carry >= 10 if operation == "+" else x - carry < y).astype(np.int64)
-        run = (run + 1) * carry
-        longest = np.maximum(longest, run)
-    return longest
+def list_chains(grammar: Grammar) -> np.ndarray:
+    """Return the longest carry chain of each equation of the domain: [N] int64."""
+    chains = [
+        longest_carry_chain(operation, *grammar.equations(operation), grammar.digits)
+        for operation in grammar.operations
+    ]
+    return np.concatenate(chains)
 
 
 def continue_supervised(model: Transformer, job: train.Job, workers: Workers) -> dict[str, Any]:
