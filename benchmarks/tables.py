@@ -95,12 +95,14 @@ def exactness() -> Rows:
 
 def grpo() -> Rows:
     """Return a row for each seed: errors at the start, after GRPO, after supervised steps."""
-    header = ("seed", "errors at the start", "after GRPO", "s", "after supervised steps", "s")
-    rows: list[Sequence[str]] = [header]
+    header = ["seed", "errors at the start", "after GRPO", "new", "s"]
+    rows: list[Sequence[str]] = [[*header, "after supervised steps", "new", "s"]]
     for seed, row in read(RESULTS / "grpo.json")["seeds"].items():
         parts = [f"{row['start']['errors']:,} of {row['equations']:,}"]
         for name in ("grpo", "supervised"):
-            parts += [f"{row[name]['errors']:,}", f"{row[name]['seconds']:.0f}"]
+            figures = row[name]
+            parts += [f"{figures['errors']:,}", f"{figures['new_errors']:,}"]
+            parts += [f"{figures['seconds']:.0f}"]
         rows.append((seed, *parts))
     return rows
 
