@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import socket
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -29,9 +28,9 @@ from arithmetic.grammar import Grammar, solve
 from benchmarks.bad_inputs import CLOSED, GOOD, PATH, damage_bodies, list_bad_inputs
 from benchmarks.results_file import ROOT, machine, write
 from benchmarks.serving_load import Loops, cores, encode_post, random_equations
-from benchmarks.serving_process import RAISING, Process, registry
+from benchmarks.serving_process import RAISING, Process, ServiceProcess, registry
 from registry import MODEL_NAME, PRODUCTION
-from scripts.quickstart import free_port, request
+from scripts.quickstart import request
 
 CONNECTIONS = 64
 DEADLINE_SECONDS = 5.0  # the service's default
@@ -71,17 +70,13 @@ def is_right(expected: object, accepted: tuple[int, ...], status: int, body: byt
     return bool(expected == (answer.get("predicted_answers") or answer.get("predicted_answer")))
 
 
-class Service(Process):
+class Service(ServiceProcess):
     """Run the service; make load for it, and lead it to another version."""
 
     def __init__(self, bench: Bench, **settings: str):
-        self.port, self.uri, self.grammar = free_port(), bench.uri, bench.grammar
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.uri, self.grammar = bench.uri, bench.grammar
         self.folder = tempfile.TemporaryDirectory(prefix="arithmetic-lm-")
-        settings |= {"MLFLOW_TRACKING_URI": self.uri, "MODEL_CACHE": f"{self.folder.name}/models"}
-        command, ready = [sys.executable, "-m", "serving"], f"{self.address}/readyz"
-        log, port = Path(self.folder.name) / "log", str(self.port)
-        super().__init__(command, ready, log, cores()[0], PORT=port, **settings)
+        super().__init__(bench.uri, Path(self.folder.name), cores()[0], **settings)
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)

@@ -59,18 +59,15 @@ def draw_grpo(axes: Axes) -> None:
     axes.legend(frameon=False)
 
 
-def draw_exact_match(axes: Axes) -> None:
-    """Draw the exact match by answer length, of the whole domain and of the test split."""
-    rows = pd.read_csv(ROOT / "metrics" / "exact_match_by_length.csv")
-    draw_bars(axes, rows.pivot(index="answer_length", columns="equations_of", values="exact_match"))
-    axes.set(xlabel="digits of the answer", ylabel="exact match")
-
-
 def draw_margin(axes: Axes) -> None:
     """Draw the minimum margin by the longest chain of carries or borrows."""
     rows = pd.read_csv(ROOT / "metrics" / "margin_by_carry_chain.csv")
     rows["operation"] = rows["operation"].map({"+": "a + b", "-": "a − b"})
-    draw_bars(axes, rows.pivot(index="carry_chain", columns="operation", values="minimum_margin"))
+    table = rows.pivot(index="carry_chain", columns="operation", values="minimum_margin")
+    table.plot.bar(ax=axes, color=[BLUE, ORANGE], width=0.8, rot=0)
+    for bars in axes.containers:
+        axes.bar_label(bars, fmt="{:.4g}")  # type: ignore[arg-type]
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     axes.set(xlabel="consecutive places with a carry", ylabel="minimum logit margin")
 
 
@@ -82,14 +79,6 @@ def draw_versions(axes: Axes) -> None:
     axes.bar_label(bars, labels)
     axes.set_yscale("symlog", linthresh=1)
     axes.set(ylabel="wrong answers, and exact match", ylim=(0, 30 * versions["errors"].max() + 1))
-
-
-def draw_bars(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw a group of bars for each row, a color for each column."""
-    table.plot.bar(ax=axes, color=[BLUE, ORANGE], width=0.8, rot=0)
-    for bars in axes.containers:
-        axes.bar_label(bars, fmt="{:.4g}")  # type: ignore[arg-type]
-    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
 @registry_errors()
@@ -108,7 +97,6 @@ def read_versions() -> pd.DataFrame:
 FIGURES: dict[str, Callable[[Axes], None]] = {
     "loss": draw_loss,
     "grpo": draw_grpo,
-    "exact-match": draw_exact_match,
     "margin": draw_margin,
     "versions": draw_versions,
 }

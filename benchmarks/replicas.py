@@ -21,8 +21,7 @@ from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, table, write
 from benchmarks.serving_load import cores, random_equations, run_wrk
-from benchmarks.serving_process import Process, registry
-from registry import MODEL_NAME
+from benchmarks.serving_process import Process, ServiceProcess, registry
 from scripts.quickstart import free_port
 
 # Name: how many processes, and whether nginx is in front of them.
@@ -82,19 +81,13 @@ def run_round(name: str, bodies: list[str], uri: str, seconds: float) -> Figures
     shared = ",".join(map(str, cores()))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ports = [free_port() for _ in range(replicas)]
-        services = []
-        for port in ports:
-            variables = {"PORT": str(port), "MODEL_URI": f"models:/{MODEL_NAME}@Production"}
-            variables |= {"MLFLOW_TRACKING_URI": uri, "MODEL_CACHE": f"{folder}/models-{port}"}
-            ready = f"http://127.0.0.1:{port}/readyz"
-            command = ["python", "-m", "serving"]
-            service = Process(command, ready, folder / f"log-{port}", shared, **variables)
-            services.append(stack.enter_context(service))
-        port, proxies = ports[0], []
+        services = [
+            stack.enter_context(ServiceProcess(uri, folder, shared)) for _ in range(replicas)
+        ]
+        port, proxies = services[0].port, []
         if proxied:
             port = free_port()
-            servers = " ".join(f"server 127.0.0.1:{number};" for number in ports)
+            servers = " ".join(f"server 127.0.0.1:{service.port};" for service in services)
             config = folder / "nginx.conf"
             config.write_text(NGINX.format(folder=folder, servers=servers, port=port))
             nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")

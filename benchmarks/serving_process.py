@@ -112,6 +112,18 @@ class Process:
         self.stop()
 
 
+class ServiceProcess(Process):
+    """Run the service on a free port; its log and its models lie in `folder`."""
+
+    def __init__(self, uri: str, folder: Path, core: int | str, **settings: str):
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        settings |= {"PORT": str(self.port), "MLFLOW_TRACKING_URI": uri}
+        settings["MODEL_CACHE"] = f"{folder}/models-{self.port}"
+        command, log = [sys.executable, "-m", "serving"], folder / f"log-{self.port}"
+        super().__init__(command, f"{self.address}/readyz", log, core, **settings)
+
+
 @contextmanager
 def registry(model: Path) -> Iterator[tuple[Process, str]]:
     """Run MLflow on the core for load, with the three versions; yield its process and address.

@@ -19,9 +19,7 @@ from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, table, write
 from benchmarks.serving_load import cores, random_equations, run_wrk
-from benchmarks.serving_process import Process, registry
-from registry import MODEL_NAME
-from scripts.quickstart import free_port
+from benchmarks.serving_process import ServiceProcess, registry
 
 PY_SPY = "py-spy==0.4.3"
 SAMPLES_PER_SECOND = 500
@@ -59,20 +57,15 @@ def profile(model: Path, seconds: int) -> dict[str, Any]:
     grammar = artifacts.load_config(model).get_grammar()
     bodies = [f'{{"equation": "{text}"}}' for text in random_equations(grammar, "+-", 1000)]
     with registry(model) as (_, uri), tempfile.TemporaryDirectory() as folder:
-        port, raw = free_port(), Path(folder) / "raw"
-        address = f"http://127.0.0.1:{port}"
-        variables = {"PORT": str(port), "MODEL_URI": f"models:/{MODEL_NAME}@Production"}
-        variables |= {"MLFLOW_TRACKING_URI": uri, "MODEL_CACHE": f"{folder}/models"}
-        command = ["python", "-m", "serving"]
-        with Process(
-            command, f"{address}/readyz", Path(folder) / "log", cores()[0], **variables
-        ) as service:
-            run_wrk(f"{address}/predict", bodies, CONNECTIONS, 1, cores()[1])
+        raw = Path(folder) / "raw"
+        with ServiceProcess(uri, Path(folder), cores()[0]) as service:
+            url = f"{service.address}/predict"
+            run_wrk(url, bodies, CONNECTIONS, 1, cores()[1])
             record = ["uvx", "--quiet", PY_SPY, "record", "--pid", str(service.popen.pid)]
             record += ["--duration", str(seconds), "--rate", str(SAMPLES_PER_SECOND)]
             record += ["--format", "raw", "--output", str(raw), "--nonblocking"]
             with subprocess.Popen(record, stdout=subprocess.DEVNULL) as sampler:
-                run_wrk(f"{address}/predict", bodies, CONNECTIONS, seconds + 2, cores()[1])
+                run_wrk(url, bodies, CONNECTIONS, seconds + 2, cores()[1])
             if sampler.returncode:
                 raise UserError(f"py-spy ended with status {sampler.returncode}", "run it as root")
         return parse(raw.read_text())

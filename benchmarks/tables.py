@@ -100,9 +100,8 @@ def grpo() -> Rows:
     for seed, row in read(RESULTS / "grpo.json")["seeds"].items():
         parts = [f"{row['start']['errors']:,} of {row['equations']:,}"]
         for name in ("grpo", "supervised"):
-            figures = row[name]
-            parts += [f"{figures['errors']:,}", f"{figures['new_errors']:,}"]
-            parts += [f"{figures['seconds']:.0f}"]
+            parts += [f"{row[name][key]:,}" for key in ("errors", "new_errors")]
+            parts.append(f"{row[name]['seconds']:.0f}")
         rows.append((seed, *parts))
     return rows
 
