@@ -35,6 +35,16 @@ def run_mlflow_server(folder: Path, *options: str, host: str = "127.0.0.1") -> I
         process.wait(30)
 
 
+def write_basic_auth(path: Path, folder: Path, password: str) -> None:
+    """Write the configuration of `--app-name=basic-auth`: an admin, and users in `folder`."""
+    path.write_text(
+        f"[mlflow]\ndatabase_uri = sqlite:///{folder}/users.db\n"
+        "default_permission = NO_PERMISSIONS\n"
+        f"admin_username = admin\nadmin_password = {password}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+
+
 def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_SECONDS

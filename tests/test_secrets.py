@@ -12,7 +12,7 @@ import pytest
 from benchmarks.results_file import ROOT
 from benchmarks.workspace import environment
 from registry import MODEL_NAME
-from tests.mlflow_server import run_mlflow_server
+from tests.mlflow_server import run_mlflow_server, write_basic_auth
 from tests.serving.service_process import question, run_service
 from tests.small_project import dvc, run
 
@@ -32,12 +32,7 @@ def find_canaries(*places: Path) -> list[Path]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
     """Serve a registry with a password; return its folder and the variables of its user."""
     config, folder = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("registry")
-    (config / "basic-auth.ini").write_text(
-        f"[mlflow]\ndatabase_uri = sqlite:///{folder}/users.db\n"
-        "default_permission = NO_PERMISSIONS\n"
-        f"admin_username = admin\nadmin_password = {PASSWORD}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
+    write_basic_auth(config / "basic-auth.ini", folder, PASSWORD)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(config / "basic-auth.ini"))
         patch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "any")

@@ -14,7 +14,7 @@ from registry import MODEL_NAME
 from registry.download import resolve
 from registry.record import record
 from tests.docker_engine import build_image, docker, require_engine
-from tests.mlflow_server import run_mlflow_server
+from tests.mlflow_server import run_mlflow_server, write_basic_auth
 from tests.registry.project import make_project
 from tests.serving.conftest import wait_until
 from tests.serving.service_process import Service, free_port, question
@@ -73,12 +73,7 @@ def signed(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sig
     network = docker("network", "create", f"arithmetic-lm-test-{os.getpid()}")
     gateway = docker("network", "inspect", network, "-f", "{{(index .IPAM.Config 0).Gateway}}")
     config = folder / "basic-auth.ini"
-    config.write_text(
-        f"[mlflow]\ndatabase_uri = sqlite:///{folder}/users.db\n"
-        "default_permission = NO_PERMISSIONS\n"
-        f"admin_username = admin\nadmin_password = {PASSWORD}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
+    write_basic_auth(config, folder, PASSWORD)
     keys = make_keys(folder / "keys")
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         stack.callback(docker, "network", "rm", network)
