@@ -1,6 +1,6 @@
 """Kill `dvc repro` and promotions with SIGKILL, repeat them, and compare with an undisturbed run.
 
-    make bench-kills        python -m benchmarks.kills [--kills 1000] [--seed 1]
+    make bench-kills        python -m benchmarks.kills [--kills 1000] [--seed 1] [--jobs 2]
 
 A round starts from a copy of the tree with operands 0-9. In every stage, `dvc` alone, the stage
 alone or the whole process group is killed: at named points (`kill_hook/sitecustomize.py`) and at
@@ -24,6 +24,8 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills")
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="rounds at the same time")
     parser.add_argument("--result", default="kills", help="name of the result; empty for none")
     options = parser.parse_args()
     code = code_digest(
@@ -300,9 +303,12 @@ def main() -> None:
             counts.update({(kind, name): count for name, count in part.items()})
         reference = run_undisturbed(Path(scratch) / "undisturbed")
         while (kills := count_kills(counts)) < options.kills:
-            started = time.monotonic()
-            counts += run_round(reference, f"{options.seed} {rounds}", options.kills - kills)
-            rounds, seconds = rounds + 1, seconds + time.monotonic() - started
+            started, jobs = time.monotonic(), range(rounds, rounds + options.jobs)
+            left = -(-(options.kills - kills) // options.jobs)
+            with ThreadPool(options.jobs) as pool:
+                run = partial(run_round, reference, kills=left)
+                counts = sum(pool.map(run, [f"{options.seed} {job}" for job in jobs]), counts)
+            rounds, seconds = rounds + options.jobs, seconds + time.monotonic() - started
             figures: dict[str, Any] = {"kills": count_kills(counts), "rounds": rounds}
             figures |= {"lost": 0, "counts": nest(counts)}  # the first loss raises
             if options.result:
