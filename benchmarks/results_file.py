@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from registry.commits import git, head
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,17 +67,7 @@ def code_digest(*patterns: str) -> str:
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return rows as columns under their keys."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [keys, *([_text(row.get(key, "")) for key in keys] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ([f"{t:>{w}}" for t, w in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(line) for line in padded)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return pd.DataFrame(rows).to_string(index=False, na_rep="", float_format="{:,.2f}".format)
 
 
 def print_targets(targets: Mapping[str, bool]) -> None:
