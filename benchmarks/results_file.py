@@ -5,7 +5,6 @@ An interrupted benchmark continues from its own result while the code that decid
 
 import hashlib
 import json
-import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pandas as pd
 
 from registry.commits import git, head
@@ -26,10 +26,9 @@ def machine() -> dict[str, Any]:
     """Return the CPU model, the cores this process may use, and the Python version."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": names[0] if names else platform.machine(),
-        "cores": cores,
+        "cores": joblib.cpu_count(),
         "python": platform.python_version(),
     }
 
@@ -39,7 +38,6 @@ def write(name: str, figures: dict[str, Any]) -> Path:
 
     The commit ends with `-dirty` if anything but documents differs from it.
     """
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     commit = (head(ROOT) or "")[:12] + ("-dirty" if git(ROOT, "diff", *_CODE) else "")
     date = datetime.now(UTC).date().isoformat()
@@ -68,9 +66,3 @@ def code_digest(*patterns: str) -> str:
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return rows as columns under their keys."""
     return pd.DataFrame(rows).to_string(index=False, na_rep="", float_format="{:,.2f}".format)
-
-
-def print_targets(targets: Mapping[str, bool]) -> None:
-    """Print which targets are met."""
-    for target, is_met in targets.items():
-        print(f"{'met' if is_met else 'NOT MET'}: {target}")
