@@ -27,46 +27,33 @@ from scripts.quickstart import free_port
 # Name: how many processes, and whether nginx is in front of them.
 ARRANGEMENTS = {"1, no nginx": (1, False), "1": (1, True), "2": (2, True)}
 CONNECTIONS = 64
-NGINX = """\
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    keepalive_requests 1000000;
-    upstream service {{ {servers} keepalive 64; keepalive_requests 1000000; }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://service;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }}
+SITE = """\
+keepalive_requests 1000000;
+upstream service {{ {servers} keepalive 64; keepalive_requests 1000000; }}
+server {{
+    listen 127.0.0.1:{port};
+    location / {{
+        proxy_pass http://service;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
     }}
 }}
 """
 
 
-def run_nginx(folder: Path, ports: list[int], core: str) -> tuple[Process, int]:
+def build_nginx(folder: Path, ports: list[int], core: str) -> tuple[Process, int]:
     """Return nginx before services, as one process, and its port. Raise UserError without it."""
-    port, config = free_port(), folder / "nginx.conf"
-    servers = " ".join(f"server 127.0.0.1:{port};" for port in ports)
-    config.write_text(NGINX.format(folder=folder, servers=servers, port=port))
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         raise UserError("nginx is not installed", "apt-get install nginx")
-    command, ready = (
-        [nginx, "-p", str(folder), "-c", str(config)],
-        f"http://127.0.0.1:{port}/readyz",
-    )
-    return Process(command, ready, folder / "log", core), port
+    port, servers = free_port(), " ".join(f"server 127.0.0.1:{port};" for port in ports)
+    main = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text("utf-8")
+    main = main.replace("/tmp/", f"{folder}/").replace("/etc/nginx/arithmetic-lm", str(folder))
+    (folder / "nginx.conf").write_text(main)
+    (folder / "site.conf").write_text(SITE.format(servers=servers, port=port))
+    command = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    command += ["-g", "daemon off; master_process off;"]
+    return Process(command, f"http://127.0.0.1:{port}/readyz", folder / "log", core), port
 
 
 def cpu_seconds(process: Process) -> float:
@@ -92,7 +79,7 @@ def run_round(name: str, bodies: list[str], uri: str, seconds: float) -> dict[st
         ]
         port, proxies = services[0].port, []
         if is_proxied:
-            nginx, port = run_nginx(folder, [service.port for service in services], shared)
+            nginx, port = build_nginx(folder, [service.port for service in services], shared)
             proxies = [stack.enter_context(nginx)]
         url = f"http://127.0.0.1:{port}/predict"
         run_wrk(url, bodies, CONNECTIONS, 1, shared)
