@@ -57,7 +57,7 @@ def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
     wrong["supervised"] = find_wrong(model, job.grpo, workers)
     model.load_state_dict(weights)
     wrong["grpo"], after = timed(find_wrong, model, job.grpo, workers)
-    seconds -= before + after  # `tune` counts both times, too
+    seconds = round(seconds - before - after, 1)  # `tune` counts both times, too
     parts = {
         "grpo": {"steps": tuning.step, "seconds": seconds, "curve": average(tuning.rows)},
         "supervised": {
