@@ -30,7 +30,7 @@ def test_run_and_version_explain_themselves(versions):
     run = client.get_run(version.tags[REPORT_TAG])
     assert run.info.status == "FINISHED"
     assert run.data.params["train.seed"] == "1"
-    assert run.data.params["generate.operations"] == '["+", "-"]'
+    assert run.data.params["generate.operations"] == "['+', '-']"
     assert run.data.metrics["evaluation/minimum_margin"] == 4.5
     assert run.data.metrics["evaluation/errors_addition"] == 0
     assert len(run.data.metrics) <= 25
@@ -51,7 +51,7 @@ def test_run_and_version_explain_themselves(versions):
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert version.tags["errors"] == "0"
     assert version.tags["equations"] == "200"
-    assert "0 errors in 200 equations" in str(version.description)
+    assert "**0 errors** in 200 equations" in str(version.description)
     assert client.get_registered_model(MODEL_NAME).description
 
 
@@ -62,16 +62,17 @@ def test_curves_of_reinforcement_learning_are_logged_by_operation(project):
         "10,+,0.75,0.1,1\n10,-,0.5,0.1,1\n"
     )
     assert run_content.numbers(project, {})["grpo/errors_before"] == 90
-    points = [point for point in run_content.curves(project) if point[0].startswith("grpo/")]
-    assert sorted(points) == [
-        ("grpo/exact_match_addition", 0.5, 0),
-        ("grpo/exact_match_addition", 1.0, 10),
-        ("grpo/exact_match_subtraction", 0.25, 0),
-        ("grpo/exact_match_subtraction", 1.0, 10),
-        ("grpo/gradient_norm", 0.1, 10),
-        ("grpo/reward_addition", 0.75, 10),
-        ("grpo/reward_subtraction", 0.5, 10),
-    ]
+    points = run_content.curves(project)
+    assert points[0] | points[10] == {
+        "train/loss": 2.5,
+        "train/learning_rate": 0.01,
+        "grpo/exact_match_addition": 1.0,
+        "grpo/exact_match_subtraction": 1.0,
+        "grpo/gradient_norm": 0.1,
+        "grpo/reward_addition": 0.75,
+        "grpo/reward_subtraction": 0.5,
+    }
+    assert points[0]["grpo/exact_match_subtraction"] == 0.25
 
 
 def test_largest_report_gives_at_most_25_metrics(project):
@@ -208,11 +209,14 @@ def test_killed_between_the_tags_of_a_version_a_repeat_completes_them(versions):
     assert "100 equations" in str(version.description)
 
 
-def test_failed_logging_registers_nothing(store, project):
-    write_json(project / "reports/training.json", [1])  # not what the stage writes
+def test_failed_logging_registers_nothing_and_a_repeat_completes_it(store, project):
+    history = project / "metrics/history.csv"
+    content = history.read_text()
+    history.write_text("step\nnot a number\n")
     write_evaluation(project)
-    with pytest.raises(AttributeError):
+    with pytest.raises(ValueError, match="not a number"):
         record(project)
-    write_json(project / "reports/training.json", TRAINING)
+    assert open_client().search_registered_models() == []
+    history.write_text(content)
     write_evaluation(project)
     assert record(project).version == "1"
