@@ -23,18 +23,13 @@ def head(root: Path) -> str | None:
     return commit.decode().strip() if commit else None
 
 
-def is_dirty(root: Path) -> bool:
-    """Return whether the tree differs from its commit."""
-    return bool(git(root, "status", "--porcelain", "--untracked-files=no"))
-
-
 def find_commit(root: Path, lock: DvcLock) -> str | None:
     """Return the newest commit whose dvc.lock has the digest of `lock`, experiments of DVC too."""
     listed = git(root, "log", "--all", "--format=%H", "--", "dvc.lock") or b""
     for commit in listed.decode().split():
         content = git(root, "show", f"{commit}:dvc.lock") or b""
         # Parsing is slow, so what cannot be it is passed over: each MD5 must be there.
-        if all(md5.encode() in content for md5 in lock.merged("outs").values()):
+        if all(md5.encode() in content for md5 in lock.outs.values()):
             try:
                 found = parse_lock(parse_yaml(content, "dvc.lock"))
             except (InvalidParamsError, StaleWorkspaceError):
@@ -46,10 +41,10 @@ def find_commit(root: Path, lock: DvcLock) -> str | None:
 
 def changed_files(root: Path, commit: str, lock: DvcLock) -> list[str]:
     """Return the files that differ between a commit and what `lock` depends on."""
-    outs = lock.merged("outs")
+    outs = lock.outs
     return [
         path
-        for path, md5 in lock.merged("deps").items()
+        for path, md5 in lock.deps.items()
         if path not in outs
         and not md5.endswith(".dir")
         and md5_of_bytes(git(root, "show", f"{commit}:{path}") or b"") != md5

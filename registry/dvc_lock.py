@@ -83,53 +83,48 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DvcLock:
-    """Hold what dvc.lock contains of each stage but `register`.
+    """Hold what dvc.lock contains of all stages but `register`.
 
     Attributes:
-        stages: by name `params` (dotted keys), `deps` and `outs` (path to MD5).
+        params: what the stages used of params.yaml, by dotted keys.
+        deps: path to MD5.
+        outs: path to MD5.
+        digest: the first 16 digits of the stages' SHA-256: the identity of a run.
     """
 
-    stages: dict[str, dict[str, dict[str, Any]]]
-
-    def merged(self, kind: str) -> dict[str, Any]:
-        """Return the `params`, `deps` or `outs` of all stages."""
-        return {key: value for stage in self.stages.values() for key, value in stage[kind].items()}
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return what the stages used of params.yaml, flattened."""
-        return flatten(self.merged("params"))
+    params: dict[str, Any]
+    deps: dict[str, str]
+    outs: dict[str, str]
+    digest: str
 
     @property
     def data(self) -> dict[str, str]:
         """Return path to MD5 of the data sets."""
-        return {path: md5 for path, md5 in self.merged("outs").items() if path.startswith("data/")}
-
-    @property
-    def digest(self) -> str:
-        """Return the first 16 digits of the stages' SHA-256: the identity of a run."""
-        text = json.dumps(self.stages, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return {path: md5 for path, md5 in self.outs.items() if path.startswith("data/")}
 
 
 def parse_lock(content: Mapping[str, Any]) -> DvcLock:
     """Return the content of a dvc.lock; raise StaleWorkspaceError if DVC did not write it."""
+    stages: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+    deps: dict[str, str] = {}
+    outs: dict[str, str] = {}
     try:
-        return DvcLock(
-            {
-                name: {
-                    "params": {
-                        k: v for file in stage.get("params", {}).values() for k, v in file.items()
-                    },
-                    "deps": {dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
-                    "outs": {out["path"]: out["md5"] for out in stage.get("outs", [])},
-                }
-                for name, stage in content["stages"].items()
-                if name != REGISTER
+        for name, stage in content["stages"].items():
+            if name == REGISTER:
+                continue
+            stages[name] = {
+                "params": dict(stage.get("params", {}).get("params.yaml", {})),
+                "deps": {dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
+                "outs": {out["path"]: out["md5"] for out in stage.get("outs", [])},
             }
-        )
+            params |= flatten(stages[name]["params"])
+            deps |= stages[name]["deps"]
+            outs |= stages[name]["outs"]
     except (AttributeError, KeyError, TypeError) as error:
         raise StaleWorkspaceError("dvc.lock is not as DVC writes it", REPRO) from error
+    text = json.dumps(stages, sort_keys=True, separators=(",", ":"))
+    return DvcLock(params, deps, outs, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def read_lock(root: Path) -> DvcLock:
@@ -147,14 +142,11 @@ def check_workspace(root: Path, lock: DvcLock) -> None:
         if params.get(key) != locked:
             message = f"{key} is {params.get(key)!r} in params.yaml and {locked!r} in dvc.lock"
             raise StaleWorkspaceError(message, REPRO)
-    for path, locked in lock.merged("outs").items():
-        if not (root / path).exists():
-            hint = f"{REPRO}, or `dvc checkout {path}`"
-            raise StaleWorkspaceError(f"{path} is missing", hint)
-        present = md5(root / path)
+    for path, locked in lock.outs.items():
+        present = md5(root / path) if (root / path).exists() else "missing"
         if present != locked:
-            message = f"{path} has MD5 {present}, and dvc.lock has {locked}"
-            raise StaleWorkspaceError(message, REPRO)
+            message = f"{path} is {present}, and has MD5 {locked} in dvc.lock"
+            raise StaleWorkspaceError(message, f"{REPRO}, or `dvc checkout {path}`")
 
 
 def md5(path: Path) -> str:

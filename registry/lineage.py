@@ -74,7 +74,7 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
         except InvalidModelError as error:
             raise BrokenLineageError(f"version -> model: {error}", error.hint) from error
         yield Link("version -> model", f"{title} holds model {model_digest}")
-        for path, locked in evaluation.lock.merged("outs").items():
+        for path, locked in evaluation.lock.outs.items():
             if path.startswith("model/"):
                 present = md5(directory / path.removeprefix("model/"))
                 check_link(f"dvc.lock -> {path}", present, locked)

@@ -29,7 +29,7 @@ from registry import (
     signing,
 )
 from registry.client import artifact_location, open_client, registry_errors, repository_root
-from registry.commits import head, is_dirty
+from registry.commits import head
 from registry.dvc_lock import DvcLock, check_workspace, read_lock
 from registry.exceptions import StaleWorkspaceError
 
@@ -161,13 +161,13 @@ def _log_run(
         for step, values in run_content.curves(root).items():
             mlflow.log_metrics(values, step=step)
         run_content.log_datasets(root, lock)
-        for path in ["dvc.lock", "params.yaml", *lock.merged("outs")]:
+        for path in ["dvc.lock", "params.yaml", *lock.outs]:
             if not path.startswith(("data/", "model/")):
                 mlflow.log_artifact(str(root / path), os.path.dirname(path))
         lineage = {
             RUN_TAG: lock.digest,
             DIGEST_TAG: report["model_digest"],
-            "git": {"commit": commit, "dirty": is_dirty(root)},
+            "commit": commit,
             "data_md5": lock.data,
         }
         mlflow.log_dict(lineage, "lineage.json")

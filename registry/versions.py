@@ -55,7 +55,7 @@ def get_evaluation(client: "MlflowClient", version: "ModelVersion") -> Evaluatio
     lock = parse_lock(parse_yaml(_read_artifact(client, run, "dvc.lock"), "the run's dvc.lock"))
     check_link("run -> dvc.lock", lock.digest, run.data.tags.get(RUN_TAG))
     content = _read_artifact(client, run, REPORT_PATH)
-    check_link("dvc.lock -> evaluation", md5_of_bytes(content), lock.merged("outs")[REPORT_PATH])
+    check_link("dvc.lock -> evaluation", md5_of_bytes(content), lock.outs[REPORT_PATH])
     report: dict[str, Any] = json.loads(content)
     check_link("evaluation -> version", report["model_digest"], version.tags.get(DIGEST_TAG))
     return Evaluation(run, lock, report)
