@@ -150,6 +150,7 @@ def _log_run(
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": run_content.description(root, report, commit),
+        "mlflow.runColor": f"#{lock.digest[:6]}",  # else MLflow's charts draw all runs in gray
     }
     if commit:
         tags["mlflow.source.git.commit"] = commit

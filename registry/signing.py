@@ -61,7 +61,8 @@ def verify(directory: Path) -> None:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=Path(key))
         verifier.verify(directory, signature)
     except (InvalidSignature, OSError, ValueError, KeyError, TypeError) as error:
+        title = f"the model {directory.name} has no valid signature by {TRUSTED_KEY}={key}"
         raise InvalidModelError(
-            f"{TRUSTED_KEY}={key} did not sign the model {directory.name}: {first_line(error)}",
+            f"{title}: {first_line(error)}",
             f"correct {TRUSTED_KEY}, or serve a version that was registered with its {SIGNING_KEY}",
         ) from error
