@@ -45,7 +45,7 @@ def reproduce(folder: Path) -> dict[str, Any]:
         "equal": not changed,
         "seconds": round(time.monotonic() - started),
         "changed_files": changed,
-        "outputs": read_lock(folder).merged("outs"),
+        "outputs": read_lock(folder).outs,
         "environment": describe_environment(),
     }
 

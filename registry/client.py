@@ -10,7 +10,6 @@ The service imports this with mlflow-skinny: SQLite and filelock are imported wh
 import logging
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -43,7 +42,6 @@ _LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
 
@@ -66,14 +64,15 @@ def tracking_uri() -> str:
     return f"{_SQLITE}{(repository_root() / path).resolve()}{question_mark}{options}"
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """Return the database file of an absolute SQLite address, None for any other store."""
+def sqlite_path() -> Path | None:
+    """Return the database file of a SQLite store, None for a server."""
+    uri = tracking_uri()
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 
 
-def artifact_location(uri: str) -> str | None:
+def artifact_location() -> str | None:
     """Return where a new experiment keeps its files; None lets the server choose."""
-    database = sqlite_path(uri)
+    database = sqlite_path()
     return None if database is None else (database.parent / "mlartifacts").as_uri()
 
 
@@ -85,32 +84,6 @@ def bypass_proxy_for_loopback() -> None:
             os.environ[name] = f"{present},{_LOOPBACK}".lstrip(",")
 
 
-def open_client() -> "MlflowClient":
-    """Return a client of the store; make the SQLite database if there is none yet.
-
-    Raises:
-        RegistryUnreachableError: the database does not open, or the folder cannot be written.
-        RegistryError: the address names no store that can be used here.
-    """
-    uri = tracking_uri()
-    database = sqlite_path(uri)
-    with registry_errors():
-        try:
-            from mlflow import MlflowClient
-
-            if database is not None:
-                import sqlalchemy  # noqa: F401  # mlflow-skinny comes without it
-
-                _create_database(database)
-                _relocate(database)
-            return MlflowClient(tracking_uri=uri, registry_uri=uri)
-        except ImportError as error:
-            raise RegistryError(
-                f"the MLflow store {public(uri)} needs a package that is not installed: {error}",
-                "install it, or set MLFLOW_TRACKING_URI to the http:// address of a server",
-            ) from error
-
-
 @contextmanager
 def registry_errors() -> Iterator[None]:
     """Translate the exceptions of MLflow, requests and the database; also works as a decorator."""
@@ -120,19 +93,34 @@ def registry_errors() -> Iterator[None]:
     import requests
     from mlflow.exceptions import MlflowException
 
-    expected = (MlflowException, requests.RequestException)
     for logger in ("mlflow", "alembic"):  # importing MLflow sets levels of its own
         logging.getLogger(logger).setLevel(logging.ERROR)
     try:
         yield
-    except expected + _database_errors() as error:
+    except (
+        MlflowException,
+        requests.RequestException,
+        sqlite3.Error,
+        ModuleNotFoundError,
+    ) as error:
         raise _translate(error) from error
 
 
-def _database_errors() -> tuple[type[Exception], ...]:
-    """Return the database's exceptions; SQLAlchemy is not installed beside mlflow-skinny."""
-    sqlalchemy = sys.modules.get("sqlalchemy.exc")
-    return (sqlite3.Error, sqlalchemy.SQLAlchemyError) if sqlalchemy else (sqlite3.Error,)
+@registry_errors()
+def open_client() -> "MlflowClient":
+    """Return a client of the store; make the SQLite database if there is none yet.
+
+    Raises:
+        RegistryUnreachableError: the database does not open.
+        RegistryError: the address names no store that can be used here.
+    """
+    from mlflow import MlflowClient
+
+    uri, database = tracking_uri(), sqlite_path()
+    if database is not None:
+        _create_database(database)
+        _relocate(database)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def public(uri: str) -> str:
@@ -146,13 +134,20 @@ def _translate(error: Exception) -> RegistryError:
     from mlflow.exceptions import MlflowException
 
     place = public(tracking_uri())
-    for cause in _causes(error):
+    if isinstance(error, ModuleNotFoundError):  # mlflow-skinny comes without SQLAlchemy
+        return RegistryError(
+            f"the MLflow store {place} needs a package that is not installed: {error}",
+            "install it, or set MLFLOW_TRACKING_URI to the http:// address of a server",
+        )
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    for cause in causes:
         if isinstance(cause, requests.HTTPError):
             break
-        if isinstance(cause, requests.RequestException):
-            *_, root = _causes(cause)  # "Connection refused", not urllib3's account of it
+        if isinstance(cause, requests.RequestException):  # the last cause: "Connection refused"
             return RegistryUnreachableError(
-                f"no answer from the MLflow server {place}{_proxy()}: {_reason(root)}",
+                f"no answer from the MLflow server {place}{_proxy()}: {first_line(causes[-1])}",
                 "start it, or unset MLFLOW_TRACKING_URI to use the store in the repository",
             )
         if isinstance(cause, sqlite3.Error):
@@ -161,20 +156,14 @@ def _translate(error: Exception) -> RegistryError:
                 "wait if another process holds it; if it is damaged, move the file away and run "
                 "`dvc repro`",
             )
-    code = error.error_code if isinstance(error, MlflowException) else ""
     hint = "look at the server's log, and check MLFLOW_TRACKING_URI"
-    if code in _UNAUTHORIZED:
+    if isinstance(error, MlflowException) and error.error_code in _UNAUTHORIZED:
         hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the server's hosts"
-    return RegistryError(f"the MLflow store {place} answered: {_reason(error)}", hint)
+    return RegistryError(f"the MLflow store {place} answered: {first_line(error)}", hint)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _reason(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or its type."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
@@ -207,9 +196,9 @@ def _create_database(database: Path) -> None:
             return
         draft = database.with_name(f"{database.name}.draft")
         draft.unlink(missing_ok=True)  # of a killed process: whoever makes one holds the lock
-        store = SqlAlchemyStore(f"{_SQLITE}{draft}", artifact_location(f"{_SQLITE}{database}"))
+        store = SqlAlchemyStore(f"{_SQLITE}{draft}", artifact_location())
         store.engine.dispose()
-        os.replace(draft, database)
+        draft.rename(database)
 
 
 def _relocate(database: Path) -> None:
@@ -221,13 +210,10 @@ def _relocate(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         query = "SELECT artifact_location FROM experiments WHERE name = ?"
         row = connection.execute(query, (EXPERIMENT,)).fetchone()
-        old = str(row[0]).rstrip("/") if row else here
+        old = row[0] if row else here
         if old == here or not (old.startswith("file:") and old.endswith("/mlartifacts")):
             return
         for table, column in _LOCATIONS:
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
-            )
+            statement = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+            connection.execute(statement, (old, here))
     _log.warning("the MLflow store was moved: its files are looked for in %s now", here)

@@ -23,38 +23,29 @@ def head(root: Path) -> str | None:
     return commit.decode().strip() if commit else None
 
 
-def is_dirty(root: Path) -> bool:
-    """Return whether the tree differs from its commit."""
-    return bool(git(root, "status", "--porcelain", "--untracked-files=no"))
-
-
-def find_commit(root: Path, lock: DvcLock, first: str | None = None) -> str | None:
-    """Return the commit whose dvc.lock has the digest of `lock`; DVC's experiments count too.
-
-    Args:
-        root: the repository.
-        lock: the lock to find.
-        first: a commit to look at before all others that changed dvc.lock, newest first.
-    """
+def find_commit(root: Path, lock: DvcLock) -> str | None:
+    """Return the newest commit whose dvc.lock has the digest of `lock`, experiments of DVC too."""
     listed = git(root, "log", "--all", "--format=%H", "--", "dvc.lock") or b""
-    for commit in [*filter(None, [first]), *listed.decode().split()]:
-        content = git(root, "show", f"{commit}:dvc.lock")
+    for commit in listed.decode().split():
+        content = git(root, "show", f"{commit}:dvc.lock") or b""
         # Parsing is slow, so what cannot be it is passed over: each MD5 must be there.
-        if content and all(str(md5).encode() in content for md5 in lock.merged("outs").values()):
+        if all(md5.encode() in content for md5 in lock.outs.values()):
             try:
-                found = parse_lock(parse_yaml(content.decode(), "dvc.lock"))
-            except (InvalidParamsError, StaleWorkspaceError, UnicodeDecodeError):
+                found = parse_lock(parse_yaml(content, "dvc.lock"))
+            except (InvalidParamsError, StaleWorkspaceError):
                 continue
             if found.digest == lock.digest:
                 return commit
     return None
 
 
-def changed_files(root: Path, commit: str, lock: DvcLock) -> tuple[int, list[str]]:
-    """Compare the code that `lock` depends on with a commit: files compared, and those changed."""
-    outs = lock.merged("outs")
-    code = {path: md5 for path, md5 in lock.merged("deps").items() if path not in outs}
-    contents = {path: git(root, "show", f"{commit}:{path}") for path in code}
-    compared = {path: blob for path, blob in contents.items() if not code[path].endswith(".dir")}
-    changed = [path for path, blob in compared.items() if md5_of_bytes(blob or b"") != code[path]]
-    return len(compared), changed
+def changed_files(root: Path, commit: str, lock: DvcLock) -> list[str]:
+    """Return the files that differ between a commit and what `lock` depends on."""
+    outs = lock.outs
+    return [
+        path
+        for path, md5 in lock.deps.items()
+        if path not in outs
+        and not md5.endswith(".dir")
+        and md5_of_bytes(git(root, "show", f"{commit}:{path}") or b"") != md5
+    ]

@@ -18,9 +18,8 @@ from arithmetic import artifacts
 from arithmetic.errors import InvalidModelError
 from registry import DIGEST_TAG, MODEL_NAME, MODEL_PATH, SIGNATURE_PATH, signing
 from registry.client import open_client, registry_errors
-from registry.exceptions import DigestMismatchError, VersionNotFoundError
+from registry.exceptions import VersionNotFoundError
 
-MAX_FILE_BYTES = 64 * 1024 * 1024
 LOCAL = "local"  # the version of a model directory on this disk
 
 _MODEL_URI = re.compile(r"models:/([^/@:]+)(?:@([^/@:]+)|/([0-9]+))")
@@ -68,21 +67,16 @@ def _resolve_registered(name: str, alias: str | None, number: str | None) -> Mod
 
     client = open_client()
     try:
-        if alias is not None:
-            version = client.get_model_version_by_alias(name, alias)
-        else:
+        if alias is None:
             version = client.get_model_version(name, str(number))
+        else:
+            version = client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code not in _ABSENT:
             raise
-        if alias is not None:
-            message, hint = (
-                f"no version of {name} has the alias {alias}",
-                "`make promote VERSION=n`",
-            )
-        else:
-            message, hint = f"{name} has no version {number}", "look at the versions in `mlflow ui`"
-        raise VersionNotFoundError(message, hint) from error
+        missing = f"no version {number}" if alias is None else f"no version with the alias {alias}"
+        hint = "look at the versions in `mlflow ui`, or run `make promote VERSION=n`"
+        raise VersionNotFoundError(f"{name} has {missing}", hint) from error
     digest, source = version.tags.get(DIGEST_TAG, ""), str(version.source)
     title = f"version {version.version} of {name}"
     if not re.fullmatch("[0-9a-f]{64}", digest):
@@ -99,9 +93,8 @@ def download(ref: ModelVersionRef, into: Path) -> Path:
     A complete directory of an earlier download is used again; a local model stays in its place.
 
     Raises:
-        DigestMismatchError: the files are not the registered ones.
-        UntrustedModelError: TRUSTED_KEY is set and did not sign them.
-        InvalidModelError: files are missing or far too large.
+        InvalidModelError: files are missing or not the registered ones, or TRUSTED_KEY is set and
+            did not sign them.
         RegistryUnreachableError, RegistryError: from the store.
     """
     if ref.version == LOCAL:
@@ -127,49 +120,38 @@ def verify(directory: Path, digest: str) -> Path:
     """Return `directory` if it has this digest and, where TRUSTED_KEY is set, its signature.
 
     Raises:
-        DigestMismatchError, UntrustedModelError, InvalidModelError: it has not.
+        InvalidModelError: it has not.
     """
     actual = artifacts.digest(directory)
     if actual != digest:
-        raise DigestMismatchError(
+        raise InvalidModelError(
             f"{directory.name} has digest {actual[:12]} and was registered with {digest[:12]}",
             _ANOTHER,
         )
-    signing.verify(directory, signing.signature_path(directory))
+    signing.verify(directory)
     return directory
 
 
 @registry_errors()
 def _fetch(ref: ModelVersionRef, scratch: Path) -> Path:
     """Download the files of a model directory, the config first, which names the others."""
-    from mlflow.artifacts import download_artifacts
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     client = open_client()
     location = client.get_logged_model(ref.source.removeprefix("models:/")).artifact_location
     repository = get_artifact_repository(location, tracking_uri=client.tracking_uri)
-    sizes = {
-        info.path: info.file_size
-        for folder in ("artifacts", MODEL_PATH, f"{MODEL_PATH}/{artifacts.DECODERS}")
-        for info in repository.list_artifacts(folder)
-    }
+    folders = ("artifacts", MODEL_PATH, f"{MODEL_PATH}/{artifacts.DECODERS}")
+    present = {info.path for folder in folders for info in repository.list_artifacts(folder)}
 
     def fetch(path: str) -> None:
-        title = f"{path} of version {ref.version} of {ref.name}"
-        if path not in sizes:
-            raise InvalidModelError(f"{title} is not in the store", _ANOTHER)
-        if (sizes[path] or 0) > MAX_FILE_BYTES:
-            raise InvalidModelError(f"{title} is larger than {MAX_FILE_BYTES:,} bytes", _ANOTHER)
-        folder = scratch / Path(path).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        uri = f"{location}/{path}"
-        download_artifacts(uri, dst_path=str(folder), tracking_uri=client.tracking_uri)
+        if path not in present:
+            message = f"{path} of version {ref.version} of {ref.name} is not in the store"
+            raise InvalidModelError(message, _ANOTHER)
+        repository.download_artifacts(path, str(scratch))
 
     fetch(f"{MODEL_PATH}/{artifacts.CONFIG}")
-    config = artifacts.load_config(scratch / MODEL_PATH)
-    for name in artifacts.model_files(config):
-        if name != artifacts.CONFIG:
-            fetch(f"{MODEL_PATH}/{name}")
-    if signing.trusted_key() is not None and SIGNATURE_PATH in sizes:
+    for name in artifacts.model_files(artifacts.load_config(scratch / MODEL_PATH)):
+        fetch(f"{MODEL_PATH}/{name}")
+    if SIGNATURE_PATH in present:
         fetch(SIGNATURE_PATH)
     return scratch / MODEL_PATH

@@ -31,17 +31,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InvalidParamsError: it cannot be read, is not YAML, or names a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}"
         raise InvalidParamsError(message, "restore it with git") from error
-    except UnicodeDecodeError as error:
-        message = f"{path} is not UTF-8: {error.reason} at byte {error.start}"
-        raise InvalidParamsError(message, "save it as UTF-8") from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(content, str(path))
 
 
-def parse_yaml(text: str, name: str) -> dict[str, Any]:
+def parse_yaml(text: bytes, name: str) -> dict[str, Any]:
     """Parse the text of the YAML file `name`; raise InvalidParamsError."""
     try:
         content = YAML(typ="safe").load(text)
@@ -86,58 +83,48 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DvcLock:
-    """Hold what dvc.lock contains of each stage but `register`.
+    """Hold what dvc.lock contains of all stages but `register`.
 
     Attributes:
-        stages: by name `params` (dotted keys), `deps` and `outs` (path to MD5).
+        params: what the stages used of params.yaml, by dotted keys.
+        deps: path to MD5.
+        outs: path to MD5.
+        digest: the first 16 digits of the stages' SHA-256: the identity of a run.
     """
 
-    stages: dict[str, dict[str, dict[str, Any]]]
-
-    def merged(self, kind: str) -> dict[str, Any]:
-        """Return the `params`, `deps` or `outs` of all stages."""
-        return {key: value for stage in self.stages.values() for key, value in stage[kind].items()}
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return what the stages used of params.yaml, flattened."""
-        return flatten(self.merged("params"))
+    params: dict[str, Any]
+    deps: dict[str, str]
+    outs: dict[str, str]
+    digest: str
 
     @property
     def data(self) -> dict[str, str]:
         """Return path to MD5 of the data sets."""
-        return {path: md5 for path, md5 in self.merged("outs").items() if path.startswith("data/")}
-
-    @property
-    def digest(self) -> str:
-        """Return the SHA-256 of the stages: the identity of a run."""
-        text = json.dumps(self.stages, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def short_digest(self) -> str:
-        """Return the part of the digest that tags the run."""
-        return self.digest[:16]
+        return {path: md5 for path, md5 in self.outs.items() if path.startswith("data/")}
 
 
 def parse_lock(content: Mapping[str, Any]) -> DvcLock:
     """Return the content of a dvc.lock; raise StaleWorkspaceError if DVC did not write it."""
+    stages: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+    deps: dict[str, str] = {}
+    outs: dict[str, str] = {}
     try:
-        return DvcLock(
-            {
-                name: {
-                    "params": {
-                        k: v for file in stage.get("params", {}).values() for k, v in file.items()
-                    },
-                    "deps": {dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
-                    "outs": {out["path"]: out["md5"] for out in stage.get("outs", [])},
-                }
-                for name, stage in content["stages"].items()
-                if name != REGISTER
+        for name, stage in content["stages"].items():
+            if name == REGISTER:
+                continue
+            stages[name] = {
+                "params": dict(stage.get("params", {}).get("params.yaml", {})),
+                "deps": {dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
+                "outs": {out["path"]: out["md5"] for out in stage.get("outs", [])},
             }
-        )
+            params |= flatten(stages[name]["params"])
+            deps |= stages[name]["deps"]
+            outs |= stages[name]["outs"]
     except (AttributeError, KeyError, TypeError) as error:
         raise StaleWorkspaceError("dvc.lock is not as DVC writes it", REPRO) from error
+    text = json.dumps(stages, sort_keys=True, separators=(",", ":"))
+    return DvcLock(params, deps, outs, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def read_lock(root: Path) -> DvcLock:
@@ -150,43 +137,27 @@ def read_lock(root: Path) -> DvcLock:
 
 def check_workspace(root: Path, lock: DvcLock) -> None:
     """Raise StaleWorkspaceError unless params and outputs in `root` are the locked ones."""
-    params = read_yaml(root / "params.yaml")
-    for key, locked in lock.merged("params").items():
-        present = _lookup(params, key)
-        if present != locked:
-            message = f"{key} is {present!r} in params.yaml and {locked!r} in dvc.lock"
+    params = flatten(read_yaml(root / "params.yaml"))
+    for key, locked in lock.params.items():
+        if params.get(key) != locked:
+            message = f"{key} is {params.get(key)!r} in params.yaml and {locked!r} in dvc.lock"
             raise StaleWorkspaceError(message, REPRO)
-    for path, locked in lock.merged("outs").items():
-        if not (root / path).exists():
-            hint = f"{REPRO}, or `dvc checkout {path}`"
-            raise StaleWorkspaceError(f"{path} is missing", hint)
-        present = md5(root / path)
+    for path, locked in lock.outs.items():
+        present = md5(root / path) if (root / path).exists() else "missing"
         if present != locked:
-            message = f"{path} has MD5 {present}, and dvc.lock has {locked}"
-            raise StaleWorkspaceError(message, REPRO)
+            message = f"{path} is {present}, and has MD5 {locked} in dvc.lock"
+            raise StaleWorkspaceError(message, f"{REPRO}, or `dvc checkout {path}`")
 
 
 def md5(path: Path) -> str:
     """Return the MD5 of a file or folder as DVC computes it (a folder's ends in `.dir`)."""
-    if path.is_dir():
-        files = (file for file in path.rglob("*") if file.is_file())
-        return md5_of_folder({file.relative_to(path).as_posix(): md5(file) for file in files})
-    return md5_of_bytes(path.read_bytes())
-
-
-def md5_of_folder(files: Mapping[str, str]) -> str:
-    """Return the MD5 of a folder from those of its files."""
+    if not path.is_dir():
+        return md5_of_bytes(path.read_bytes())
+    files = {f.relative_to(path).as_posix(): md5(f) for f in path.rglob("*") if f.is_file()}
     listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
-    return md5_of_bytes(json.dumps(listing, sort_keys=True).encode()) + ".dir"
+    return md5_of_bytes(json.dumps(listing).encode()) + ".dir"
 
 
 def md5_of_bytes(content: bytes) -> str:
     """Return the MD5 of bytes."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def _lookup(params: Mapping[str, Any], key: str) -> Any:
-    value: Any = params
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value

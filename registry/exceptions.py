@@ -1,6 +1,6 @@
 """Define the registry's errors; each is a UserError, shown as `error:` and `hint:`."""
 
-from arithmetic.errors import InvalidModelError, UserError
+from arithmetic.errors import UserError
 
 
 class RegistryError(UserError):
@@ -25,11 +25,3 @@ class StaleWorkspaceError(RegistryError):
 
 class BrokenLineageError(RegistryError):
     """Report a link of a version's lineage whose two ends differ."""
-
-
-class DigestMismatchError(InvalidModelError):
-    """Report model files that are not the registered ones."""
-
-
-class UntrustedModelError(InvalidModelError):
-    """Report a model that the trusted key did not sign."""

@@ -1,14 +1,17 @@
 """Decide whether a model may go to Production: pure rules over evaluation reports.
 
-`registry.promotion` fetches the reports and applies the rules; `stages.params` validates the
-`promote` section of params.yaml by the same `Gate`.
+`registry.promotion` fetches the reports; `stages.params` validates its params by the same `Gate`.
 """
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from arithmetic.errors import InvalidParamsError
+from registry.dvc_lock import read_yaml
 from registry.exceptions import RegistryError
 
 
@@ -37,6 +40,9 @@ class _Domain(BaseModel):
     def __str__(self) -> str:
         return f"{' '.join(self.operations)} over 0-{self.max_operand}"
 
+    def includes(self, other: "_Domain") -> bool:
+        return {*other.operations} <= {*self.operations} and other.max_operand <= self.max_operand
+
 
 class _Sampled(BaseModel):
     error_rate_bound: float
@@ -54,12 +60,15 @@ class _Report(BaseModel):
     graph_differs_from_decoding: int
     sampled: _Sampled | None = None
 
-    def includes(self, other: "_Report") -> bool:
-        """Return whether every equation of the other's domain is in this one's."""
-        return (
-            set(other.domain.operations) <= set(self.domain.operations)
-            and other.domain.max_operand <= self.domain.max_operand
-        )
+
+def read_gate(root: Path) -> Gate:
+    """Return the `promote` section of `root/params.yaml`; raise InvalidParamsError."""
+    path = root / "params.yaml"
+    try:
+        return Gate.model_validate(read_yaml(path).get("promote"))
+    except ValidationError as error:
+        message = f"promote in {path} is not valid: {_first(error)}"
+        raise InvalidParamsError(message, "correct it") from error
 
 
 def violations(
@@ -77,14 +86,18 @@ def violations(
     """
     candidate = _parse(report)
     clauses = []
-    if not candidate.complete:
-        clauses += _sample_violations(candidate, gate)
+    # Conditions are negated, since a figure that is NaN compares as false.
+    bound = candidate.sampled.error_rate_bound if candidate.sampled else math.inf
+    if not candidate.complete and not bound <= (gate.max_error_rate or 0):
+        clauses.append(
+            f"evaluated on {candidate.equations:,} equations and not on its whole domain: error "
+            f"rate up to {bound:g}, promote.max_error_rate is {gate.max_error_rate}"
+        )
     if candidate.errors > gate.max_errors:
         clauses.append(f"{candidate.errors:,} errors, promote.max_errors is {gate.max_errors:,}")
     differing = candidate.decoding_differs_from_pass + candidate.graph_differs_from_decoding
     if differing:
         clauses.append(f"{differing:,} equations on which pass, decoding and graph differ")
-    # Negated, since a margin that is NaN compares as false.
     if gate.min_margin is not None and not candidate.minimum_margin >= gate.min_margin:
         clauses.append(
             f"minimum margin {candidate.minimum_margin}, promote.min_margin is {gate.min_margin}"
@@ -92,7 +105,7 @@ def violations(
     if production_report is None:
         return clauses
     production = _parse(production_report)
-    if not candidate.includes(production):
+    if not candidate.domain.includes(production.domain):
         clauses.append(
             f"domain {candidate.domain}, which does not include Production's ({production.domain})"
         )
@@ -101,22 +114,14 @@ def violations(
     return clauses
 
 
-def _sample_violations(candidate: _Report, gate: Gate) -> list[str]:
-    if candidate.sampled is None or gate.max_error_rate is None:
-        clause = f"evaluated on {candidate.equations:,} equations and not on its whole domain"
-        hint = "" if candidate.sampled is None else " (promote.max_error_rate accepts a sample)"
-        return [clause + hint]
-    bound = candidate.sampled.error_rate_bound
-    if not bound <= gate.max_error_rate:
-        return [f"error rate up to {bound:g}, promote.max_error_rate is {gate.max_error_rate:g}"]
-    return []
-
-
 def _parse(report: Mapping[str, Any]) -> _Report:
     try:
         return _Report.model_validate(report)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        message = f"the evaluation report is not valid: {key}: {first['msg']}"
+        message = f"the evaluation report is not valid: {_first(error)}"
         raise RegistryError(message, "run `dvc repro` to evaluate and register again") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

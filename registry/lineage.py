@@ -20,10 +20,16 @@ from arithmetic.errors import InvalidModelError, cli_errors
 from registry import DIGEST_TAG, MODEL_NAME, PRODUCTION, commits
 from registry.client import open_client, registry_errors, repository_root
 from registry.download import download, resolve
-from registry.dvc_lock import DvcLock, md5
+from registry.dvc_lock import md5
 from registry.exceptions import BrokenLineageError, VersionNotFoundError
 from registry.service_health import get_health
-from registry.versions import Evaluation, alias_target, get_evaluation, get_version
+from registry.versions import (
+    Evaluation,
+    alias_target,
+    check_link,
+    get_evaluation,
+    get_version,
+)
 
 
 class Link(NamedTuple):
@@ -55,11 +61,11 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
     if number is None:
         raise VersionNotFoundError(f"no version is {PRODUCTION}", "name one, or promote one")
     version = get_version(client, number)
-    model_digest = version.tags.get(DIGEST_TAG, "none")
+    title, model_digest = f"version {version.version}", version.tags.get(DIGEST_TAG)
     if service_url:
-        served = (str(health.get("model_version")), str(health.get("model_digest")))
-        _compare("answer -> version", served, (str(version.version), model_digest))
-        yield Link("answer -> version", f"{service_url} serves version {version.version}")
+        served = (health.get("model_version"), health.get("model_digest"))
+        check_link("answer -> version", served, (str(version.version), model_digest))
+        yield Link("answer -> version", f"{service_url} serves {title}")
     evaluation = get_evaluation(client, version)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -67,71 +73,47 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
             directory = download(ref, Path(scratch))
         except InvalidModelError as error:
             raise BrokenLineageError(f"version -> model: {error}", error.hint) from error
-        yield Link("version -> model", f"version {version.version} holds model {model_digest}")
-        for path, locked in evaluation.lock.merged("outs").items():
+        yield Link("version -> model", f"{title} holds model {model_digest}")
+        for path, locked in evaluation.lock.outs.items():
             if path.startswith("model/"):
-                _compare(
-                    f"dvc.lock -> {path}", md5(directory / path.removeprefix("model/")), locked
-                )
+                present = md5(directory / path.removeprefix("model/"))
+                check_link(f"dvc.lock -> {path}", present, locked)
     run = evaluation.run.info
     yield Link("version -> run", f"run {run.run_id} ({run.run_name}) evaluated that model")
     yield Link("run -> dvc.lock", f"digest {evaluation.lock.digest}; it names those model files")
     yield from _commit_links(root, evaluation)
-    yield from _data_links(root, evaluation.lock)
+    for path, locked in evaluation.lock.data.items():
+        cached = root / ".dvc" / "cache" / "files" / "md5" / locked[:2] / locked[2:]
+        is_here = any(p.is_file() and md5(p) == locked for p in (cached, root / path))
+        text = f"{path} {locked}{'' if is_here else ' is not on this disk'}"
+        yield Link("dvc.lock -> data", text, is_here)
 
 
 def _commit_links(root: Path, evaluation: Evaluation) -> Iterator[Link]:
-    ends, tags = "dvc.lock -> commit", evaluation.run.data.tags
-    base = tags.get("mlflow.source.git.commit")
-    commit = commits.find_commit(root, evaluation.lock, base)
+    commit = commits.find_commit(root, evaluation.lock)
     if commit is None:
-        experiment = tags.get("DVC_EXP_NAME")
-        title = f"experiment {experiment}" if experiment else "the run"
-        yield Link(ends, f"{title} is in no commit here; made on {base or 'no commit'}", False)
+        tags = evaluation.run.data.tags
+        base = tags.get("mlflow.source.git.commit", "no commit")
+        text = f"run {evaluation.run.info.run_name} is in no commit here; made on {base}"
+        yield Link("dvc.lock -> commit", text, False)
         return
-    yield Link(ends, commit)
-    compared, changed = commits.changed_files(root, commit, evaluation.lock)
+    yield Link("dvc.lock -> commit", commit)
+    changed = commits.changed_files(root, commit, evaluation.lock)
     if changed:
         raise BrokenLineageError(
             f"commit -> code: {', '.join(changed)} of {commit[:12]} is not what dvc.lock names",
             "the code was edited while a stage ran: run `dvc repro` and commit",
         )
-    yield Link("commit -> code", f"{compared} files as dvc.lock names them")
-
-
-def _data_links(root: Path, lock: DvcLock) -> Iterator[Link]:
-    for path, locked in sorted(lock.data.items()):
-        cached = root / ".dvc" / "cache" / "files" / "md5" / locked[:2] / locked[2:]
-        places = [place for place in (cached, root / path) if place.is_file()]
-        # A workspace with other data is no fault of this version.
-        matching = [place for place in places if md5(place) == locked]
-        if cached.is_file() and cached not in matching:
-            raise BrokenLineageError(
-                f"dvc.lock -> data: {cached} is damaged: MD5 {md5(cached)}", "delete it"
-            )
-        text = f"{path} {locked}"
-        if matching:
-            yield Link("dvc.lock -> data", text)
-        else:
-            yield Link("dvc.lock -> data", f"{text} is not on this disk", False)
-
-
-def _compare(ends: str, actual: object, expected: object) -> None:
-    if actual != expected:
-        raise BrokenLineageError(f"{ends}: {actual} and not {expected}", "find out who changed it")
+    yield Link("commit -> code", "each file as dvc.lock names it")
 
 
 def main() -> None:
     """Print the links, one a line."""
-    parser = argparse.ArgumentParser(prog="python -m registry.lineage", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m registry.lineage")
     parser.add_argument("version", nargs="?", help=f"its number; {PRODUCTION} if left out")
-    arguments = parser.parse_args()
+    number, service_url = parser.parse_args().version, os.environ.get("SERVICE_URL", "")
     with cli_errors(), registry_errors():
-        links = check_links(
-            repository_root(), arguments.version or None, os.environ.get("SERVICE_URL", "")
-        )
-        for link in links:
+        for link in check_links(repository_root(), number, service_url):
             print(link, flush=True)
 
 

@@ -14,55 +14,22 @@ import socket
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from arithmetic.errors import InvalidModelError, InvalidParamsError, cli_errors
+from arithmetic.errors import InvalidModelError, cli_errors
 from registry import MODEL_NAME, PREVIOUS, PRODUCTION
 from registry.client import open_client, registry_errors, repository_root
 from registry.download import download, resolve
-from registry.dvc_lock import read_yaml
 from registry.exceptions import BrokenLineageError, PromotionRefusedError, VersionNotFoundError
-from registry.gate import Gate, violations
+from registry.gate import read_gate, violations
 from registry.record import user_name
-from registry.service_health import CandidateCheck
+from registry.service_health import candidate_violations
 from registry.versions import alias_target, get_evaluation, get_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 _FROM_TAG = "promoted_from"  # of a version: Production before it, if `promote` made it Production
-
-
-class Promotion(NamedTuple):
-    """Hold what a promotion or rollback changed."""
-
-    version: str
-    previous: str | None
-    overridden: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        if self.version == self.previous:
-            return f"version {self.version} of {MODEL_NAME} is {PRODUCTION} already"
-        before = f"version {self.previous}" if self.previous else "none"
-        ignored = f"; gate overridden: {'; '.join(self.overridden)}" if self.overridden else ""
-        return (
-            f"version {self.version} of {MODEL_NAME} is {PRODUCTION} now, before: {before}{ignored}"
-        )
-
-
-def read_gate(root: Path) -> Gate:
-    """Return the `promote` section of `root/params.yaml`; raise InvalidParamsError."""
-    path = root / "params.yaml"
-    section = read_yaml(path).get("promote")
-    try:
-        return Gate.model_validate(section)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["promote", *map(str, first["loc"])])
-        raise InvalidParamsError(f"{key} in {path}: {first['msg']}", "correct it") from error
 
 
 @registry_errors()
@@ -71,16 +38,18 @@ def promote(
     root: Path,
     reason: str = "",
     override: str | None = None,
-    candidate: CandidateCheck | None = None,
-) -> Promotion:
-    """Let Production name a version, if the gate passes.
+    candidate_url: str | None = None,
+    candidate_answers: int = 1000,
+) -> str:
+    """Let Production name a version, if the gate passes; return what changed.
 
     Args:
         number: of the version.
         root: the folder of params.yaml with the gate.
         reason: kept as a tag of the version.
         override: why the gate is ignored this time; kept as the reason.
-        candidate: answers that a service must have given with the version.
+        candidate_url: a service that must have served the version; CANDIDATE_KEY is its key.
+        candidate_answers: checked answers without an error that it must have given.
 
     Raises:
         PromotionRefusedError: a condition is violated; nothing was changed.
@@ -90,29 +59,38 @@ def promote(
         raise PromotionRefusedError("an override needs a reason", 'give OVERRIDE_GATE="why"')
     gate = read_gate(root)
     client = open_client()
-    version = get_version(client, number)
-    number, current = str(version.version), alias_target(client, PRODUCTION)
+    version, current = get_version(client, number), alias_target(client, PRODUCTION)
     if current == number:
-        return Promotion(number, number)
-    clauses = _violations(client, version, current, gate)
-    if candidate is not None:
-        clauses += candidate.violations(version)
+        return f"version {number} of {MODEL_NAME} is {PRODUCTION} already"
+    clauses = _damage(number)
+    try:
+        report = get_evaluation(client, version).report
+        production = None
+        if current is not None:
+            production = get_evaluation(client, get_version(client, current)).report
+        clauses += violations(report, production, gate)
+    except BrokenLineageError as error:
+        clauses.append(error.message)
+    if candidate_url:
+        key = os.environ.get("CANDIDATE_KEY", "")
+        clauses += candidate_violations(version, candidate_url, candidate_answers, key)
     if clauses and override is None:
         raise PromotionRefusedError(
             f"version {number} was not promoted: {'; '.join(clauses)}",
             'to promote it all the same: OVERRIDE_GATE="why" (or --override-gate "why")',
         )
-    _move(client, number, current, f"gate overridden: {override}" if clauses else reason)
-    return Promotion(number, current, tuple(clauses))
+    done = _move(client, number, current, f"gate overridden: {override}" if clauses else reason)
+    return f"{done}; gate overridden: {'; '.join(clauses)}" if clauses else done
 
 
 @registry_errors()
-def rollback(reason: str = "") -> Promotion:
-    """Swap Production and Previous.
+def rollback(reason: str = "") -> str:
+    """Swap Production and Previous; return what changed.
 
     Raises:
         PromotionRefusedError: Previous is not the version before Production, or its files are
             damaged; nothing was changed.
+        VersionNotFoundError: no version is Production.
     """
     client = open_client()
     current, previous = alias_target(client, PRODUCTION), alias_target(client, PREVIOUS)
@@ -125,27 +103,11 @@ def rollback(reason: str = "") -> Promotion:
             f"{PRODUCTION} was moved by hand, or is the first one",
             f"promote the version you want: `make promote VERSION={previous or 'n'}`",
         )
-    damage = _damage(previous)
-    if damage:
+    if damage := _damage(previous):
         raise PromotionRefusedError(
             f"did not roll back: {damage[0]}", "promote another: `make promote VERSION=n`"
         )
-    _move(client, previous, current, reason or "rollback")
-    return Promotion(previous, current)
-
-
-def _violations(
-    client: "MlflowClient", version: "ModelVersion", current: str | None, gate: Gate
-) -> list[str]:
-    clauses = _damage(str(version.version))
-    try:
-        report = get_evaluation(client, version).report
-        production = None
-        if current is not None:
-            production = get_evaluation(client, get_version(client, current)).report
-    except BrokenLineageError as error:
-        return [*clauses, error.message]
-    return clauses + violations(report, production, gate)
+    return _move(client, previous, current, reason or "rollback")
 
 
 def _damage(number: str) -> list[str]:
@@ -158,7 +120,7 @@ def _damage(number: str) -> list[str]:
     return []
 
 
-def _move(client: "MlflowClient", number: str, current: str | None, reason: str) -> None:
+def _move(client: "MlflowClient", number: str, current: str | None, reason: str) -> str:
     """Move both aliases; Production last, so that a kill before it leaves no half promotion."""
     tags = {
         "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -175,12 +137,13 @@ def _move(client: "MlflowClient", number: str, current: str | None, reason: str)
     if current is not None:
         client.set_registered_model_alias(MODEL_NAME, PREVIOUS, current)
     client.set_registered_model_alias(MODEL_NAME, PRODUCTION, number)
+    before = f"version {current}" if current else "none"
+    return f"version {number} of {MODEL_NAME} is {PRODUCTION} now, before: {before}"
 
 
 def main() -> None:
     """Promote or roll back, as the command line asks."""
-    parser = argparse.ArgumentParser(prog="python -m registry.promotion", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m registry.promotion")
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("version", nargs="?", help="number of the version to promote")
     group.add_argument("--rollback", action="store_true", help="return to the previous version")
@@ -188,17 +151,14 @@ def main() -> None:
     parser.add_argument("--override-gate", metavar="WHY", help="promote against the gate")
     parser.add_argument("--candidate-url", help="service that must have served the version")
     parser.add_argument("--candidate-answers", type=int, default=1000, metavar="N")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     with cli_errors():
-        if arguments.rollback:
-            print(rollback(arguments.reason))
+        if options.rollback:
+            print(rollback(options.reason))
             return
-        candidate = None
-        if arguments.candidate_url:
-            key = os.environ.get("CANDIDATE_KEY", "")
-            candidate = CandidateCheck(arguments.candidate_url, arguments.candidate_answers, key)
-        root, override = repository_root(), arguments.override_gate
-        print(promote(arguments.version, root, arguments.reason, override, candidate))
+        candidate = options.candidate_url, options.candidate_answers
+        root, override = repository_root(), options.override_gate
+        print(promote(options.version, root, options.reason, override, *candidate))
 
 
 if __name__ == "__main__":

@@ -28,24 +28,15 @@ from registry import (
     run_content,
     signing,
 )
-from registry.client import (
-    artifact_location,
-    open_client,
-    registry_errors,
-    repository_root,
-    tracking_uri,
-)
-from registry.commits import head, is_dirty
-from registry.dvc_lock import REPRO, DvcLock, check_workspace, read_lock
+from registry.client import artifact_location, open_client, registry_errors, repository_root
+from registry.commits import head
+from registry.dvc_lock import DvcLock, check_workspace, read_lock
 from registry.exceptions import StaleWorkspaceError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import RunInfo
     from mlflow.entities.model_registry import ModelVersion
 
-_DVC_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
-_BATCH = 1000  # the most metrics that a server takes in one request
 _EXPERIMENT_TAGS = {
     # MLflow's pages show the columns of training runs for this kind, else those of GenAI.
     "mlflow.experimentKind": "custom_model_development",
@@ -57,9 +48,6 @@ _MODEL_DESCRIPTION = (
     "(`artifacts/model`) and answers as a pyfunc model: a column `equation` in, a column `answer` "
     "out. Services follow the alias `Production`."
 )
-# Without a color, MLflow's charts draw all runs in gray.
-_COLOR_TAG = "mlflow.runColor"
-_COLORS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#9c755f", "#edc948")
 # What a version needs to answer as a pyfunc model, pinned to what is installed here.
 _REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic")
 
@@ -91,6 +79,7 @@ def record(root: Path) -> Recorded:
         InvalidModelError: the model directory is incomplete.
         RegistryUnreachableError, RegistryError: from the store.
     """
+    import mlflow
     from filelock import FileLock
 
     lock = read_lock(root)
@@ -104,6 +93,7 @@ def record(root: Path) -> Recorded:
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_file):  # `dvc exp run --jobs 2` runs two pipelines
         client = open_client()
+        mlflow.set_tracking_uri(client.tracking_uri)
         experiment = _get_or_create_experiment(client)
         run_id = _find_finished_run(client, experiment, lock)
         is_new_run = run_id is None
@@ -112,9 +102,9 @@ def record(root: Path) -> Recorded:
         version = find_version(client, model_digest)
         is_new_version = version is None
         if version is None:
-            model_id = _log_model(client, experiment, run_id, root, model_digest)
-            version = _create_version(client, model_id, run_id, report)
-        _describe_version(client, version, run_id, report)
+            version = _register(client, run_id, root / "model", model_digest)
+        if version.tags.get(REPORT_TAG) != run_id:
+            _describe(client, version.version, run_id, report)
     return Recorded(run_id, str(version.version), model_digest, is_new_run, is_new_version)
 
 
@@ -129,109 +119,77 @@ def find_version(client: "MlflowClient", model_digest: str) -> "ModelVersion | N
 def _get_or_create_experiment(client: "MlflowClient") -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        location = artifact_location(tracking_uri())
-        return client.create_experiment(EXPERIMENT, location, _EXPERIMENT_TAGS)
+        return client.create_experiment(EXPERIMENT, artifact_location(), _EXPERIMENT_TAGS)
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
-    for key, value in _EXPERIMENT_TAGS.items():
-        if key not in experiment.tags:
-            client.set_experiment_tag(experiment.experiment_id, key, value)
     return experiment.experiment_id
 
 
 def _find_finished_run(client: "MlflowClient", experiment: str, lock: DvcLock) -> str | None:
     """Return the run of this lock; delete the ones that a kill or a failure left unfinished."""
-    query = f"tags.{RUN_TAG} = '{lock.short_digest}'"
     finished = None
-    for run in client.search_runs([experiment], query, order_by=["attributes.start_time"]):
-        if run.info.status != "FINISHED":
-            client.delete_run(run.info.run_id)
-        elif finished is None:
+    for run in client.search_runs([experiment], f"tags.{RUN_TAG} = '{lock.digest}'"):
+        if run.info.status == "FINISHED":
             finished = run.info.run_id
+        else:
+            client.delete_run(run.info.run_id)
     return finished
 
 
 def _log_run(
     client: "MlflowClient", experiment: str, root: Path, lock: DvcLock, report: dict[str, Any]
 ) -> str:
+    """Log params, metrics, data sets and files; return the run's id."""
     import mlflow
 
     commit = head(root)
-    dvc = {name: os.environ[name] for name in _DVC_VARIABLES if os.environ.get(name)}
-    tags = {
-        RUN_TAG: lock.short_digest,
+    dvc_variables = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
+    tags = {name: os.environ[name] for name in dvc_variables if os.environ.get(name)} | {
+        RUN_TAG: lock.digest,
         "mlflow.user": user_name(),
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": run_content.description(root, report, commit),
-        _COLOR_TAG: _next_color(client, experiment),
-        **({"mlflow.source.git.commit": commit} if commit else {}),
-        **dvc,
+        "mlflow.runColor": f"#{lock.digest[:6]}",  # else MLflow's charts draw all runs in gray
     }
-    name = dvc.get("DVC_EXP_NAME") or f"repro-{lock.digest[:8]}"
-    run = client.create_run(experiment, tags=tags, run_name=name)
-    run_id = run.info.run_id
-    mlflow.set_tracking_uri(client.tracking_uri)
-    with mlflow.start_run(run_id=run_id):  # FAILED if an exception leaves it, else FINISHED
-        _log_content(client, run.info, root, lock, report)
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    name = tags.get("DVC_EXP_NAME", f"repro-{lock.digest[:8]}")
+    run = client.create_run(experiment, tags=tags, run_name=name)  # start_run adds tags of its own
+    with mlflow.start_run(run_id=run.info.run_id):  # FAILED if an exception leaves it
+        mlflow.log_params(lock.params)
+        mlflow.log_metrics(run_content.numbers(root, report))
+        for step, values in run_content.curves(root).items():
+            mlflow.log_metrics(values, step=step)
+        run_content.log_datasets(root, lock)
+        for path in ["dvc.lock", "params.yaml", *lock.outs]:
+            if not path.startswith(("data/", "model/")):
+                mlflow.log_artifact(str(root / path), os.path.dirname(path))
         lineage = {
             RUN_TAG: lock.digest,
             DIGEST_TAG: report["model_digest"],
-            "git": {"commit": commit, "dirty": is_dirty(root)},
-            "dvc_experiment": dvc,
+            "commit": commit,
             "data_md5": lock.data,
-            "stages": lock.stages,
         }
-        client.log_dict(run_id, lineage, "lineage.json")
-    return run_id
+        mlflow.log_dict(lineage, "lineage.json")
+    return run.info.run_id
 
 
-def _next_color(client: "MlflowClient", experiment: str) -> str:
-    """Return the color after that of the latest run."""
-    latest = client.search_runs([experiment], max_results=1)
-    used = latest[0].data.tags.get(_COLOR_TAG) if latest else None
-    return _COLORS[(_COLORS.index(used) + 1) % len(_COLORS)] if used in _COLORS else _COLORS[0]
-
-
-def _log_content(
-    client: "MlflowClient", run: "RunInfo", root: Path, lock: DvcLock, report: dict[str, Any]
-) -> None:
-    """Log params, metrics, data sets and files."""
-    from mlflow.entities import Param
-
-    params = [Param(k, v if isinstance(v, str) else json.dumps(v)) for k, v in lock.params.items()]
-    metrics = run_content.metrics(root, report, run.start_time)
-    client.log_batch(run.run_id, params=params)
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run.run_id, metrics=metrics[start : start + _BATCH])
-    client.log_inputs(run.run_id, datasets=run_content.datasets(root, lock))
-    for path in ["dvc.lock", "params.yaml", *lock.merged("outs")]:
-        if path.startswith(("dvc.lock", "params.yaml", "metrics/", "reports/")):
-            folder = str(Path(path).parent) if "/" in path else None
-            client.log_artifact(run.run_id, str(root / path), folder)
-
-
-def _log_model(
-    client: "MlflowClient", experiment: str, run_id: str, root: Path, model_digest: str
-) -> str:
-    """Log the model directory as a pyfunc model of the run; return MLflow's id of it.
-
-    No version holds this model, so what an earlier attempt logged of it is deleted.
-    """
+def _register(
+    client: "MlflowClient", run_id: str, model: Path, model_digest: str
+) -> "ModelVersion":
+    """Log the model directory as a pyfunc model of the run; create a version with its digest."""
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    for old in client.search_logged_models([experiment], f"tags.{DIGEST_TAG} = '{model_digest}'"):
-        client.delete_logged_model(old.model_id)
-    operations = artifacts.load_config(root / "model").grammar.operations
-    mlflow.set_tracking_uri(client.tracking_uri)
+    operations = artifacts.load_config(model).grammar.operations
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name=MODEL_NAME,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts=_copy_and_sign(root / "model", Path(scratch), model_digest),
+            artifacts=_copy_and_sign(model, Path(scratch)),
             code_paths=[str(Path(arithmetic.__file__).parent)],
             signature=ModelSignature(
                 inputs=Schema([ColSpec("string", "equation")]),
@@ -239,64 +197,30 @@ def _log_model(
             ),
             input_example=pd.DataFrame({"equation": [f"7{symbol}1=" for symbol in operations]}),
             pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
-            tags={DIGEST_TAG: model_digest},
         )
-    return logged.model_id
+    if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
+        client.create_registered_model(MODEL_NAME, description=_MODEL_DESCRIPTION)
+    source, tags = f"models:/{logged.model_id}", {DIGEST_TAG: model_digest}
+    return client.create_model_version(MODEL_NAME, source, run_id, tags, model_id=logged.model_id)
 
 
-def _copy_and_sign(model: Path, scratch: Path, model_digest: str) -> dict[str, str]:
-    """Copy the model's own files, without stray ones, and check and sign the copy."""
+def _copy_and_sign(model: Path, scratch: Path) -> dict[str, str]:
+    """Copy the model's own files, without stray ones, and sign the copy."""
     directory = scratch / "model"
     for name in artifacts.model_files(artifacts.load_config(model)):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model / name, directory / name)
-    if artifacts.digest(directory) != model_digest:
-        raise StaleWorkspaceError("model/ was changed while it was registered", REPRO)
     signature = signing.sign(directory)
-    signed = {} if signature is None else {"signature": str(signature)}
-    return {"model": str(directory), **signed}
+    return {"model": str(directory)} | ({"signature": str(signature)} if signature else {})
 
 
-def _create_version(
-    client: "MlflowClient", model_id: str, run_id: str, report: dict[str, Any]
-) -> "ModelVersion":
-    """Register a logged model; one request creates the version with its tags."""
-    if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
-        client.create_registered_model(MODEL_NAME, description=_MODEL_DESCRIPTION)
-    return client.create_model_version(
-        MODEL_NAME,
-        source=f"models:/{model_id}",
-        run_id=run_id,
-        tags={DIGEST_TAG: report["model_digest"], **_version_tags(run_id, report)},
-        description=_version_description(report),
-        model_id=model_id,
-    )
-
-
-def _describe_version(
-    client: "MlflowClient", version: "ModelVersion", run_id: str, report: dict[str, Any]
-) -> None:
-    """Let a version point at its latest evaluation."""
-    for key, value in _version_tags(run_id, report).items():
-        if version.tags.get(key) != value:
-            client.set_model_version_tag(MODEL_NAME, version.version, key, value)
-    text = _version_description(report)
-    if version.description != text:
-        client.update_model_version(MODEL_NAME, version.version, text)
-
-
-def _version_tags(run_id: str, report: dict[str, Any]) -> dict[str, str]:
-    readable = {key: str(report[key]) for key in ("errors", "equations", "minimum_margin")}
-    return {**readable, REPORT_TAG: run_id}
-
-
-def _version_description(report: dict[str, Any]) -> str:
-    domain = report["domain"]
-    return (
-        f"{report['errors']:,} errors in {report['equations']:,} equations "
-        f"(`{' '.join(domain['operations'])}` over 0-{domain['max_operand']}), minimum margin "
-        f"{report['minimum_margin']}"
-    )
+def _describe(client: "MlflowClient", number: str, run_id: str, report: dict[str, Any]) -> None:
+    """Let a version show its latest evaluation and point at it."""
+    client.update_model_version(MODEL_NAME, number, run_content.headline(report))
+    for key in ("errors", "equations", "minimum_margin"):
+        client.set_model_version_tag(MODEL_NAME, number, key, report[key])
+    # Last: as long as it is missing, a repeat describes the version again.
+    client.set_model_version_tag(MODEL_NAME, number, REPORT_TAG, run_id)
 
 
 def user_name() -> str:

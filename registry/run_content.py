@@ -2,16 +2,12 @@
 
 import csv
 import json
-import math
-from collections.abc import Iterator
+from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from arithmetic.grammar import OPERATIONS
 from registry.dvc_lock import DvcLock
-
-if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric
 
 # Columns of metrics/history.csv and the metrics they become.
 _CURVES = {
@@ -32,12 +28,11 @@ _EVALUATION = (
     "infinite_generation",
     "out_of_range",
 )
-_CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 
 
 def numbers(root: Path, report: dict[str, Any]) -> dict[str, float]:
     """Return the metrics without steps: of reports/evaluation.json and reports/training.json."""
-    training = _read_json(root / "reports" / "training.json")
+    training = json.loads((root / "reports" / "training.json").read_bytes())
     found = {f"evaluation/{key}": report.get(key) for key in _EVALUATION}
     for symbol, counts in report.get("by_operation", {}).items():
         found[f"evaluation/errors_{OPERATIONS[symbol].name}"] = counts["errors"]
@@ -51,69 +46,55 @@ def numbers(root: Path, report: dict[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in found.items() if value is not None}
 
 
-def curves(root: Path) -> Iterator[tuple[str, float, int]]:
-    """Yield name, value and step of each point in metrics/history.csv and metrics/grpo.csv."""
+def curves(root: Path) -> dict[int, dict[str, float]]:
+    """Return the metrics of each step, from metrics/history.csv and metrics/grpo.csv."""
+    texts: dict[int, dict[str, str]] = defaultdict(dict)
     for row in _read_csv(root / "metrics" / "history.csv"):
-        yield from _points(row, _CURVES)
-    rows = _read_csv(root / "metrics" / "grpo.csv")
-    for row in rows:
-        name = OPERATIONS[row["operation"]].name
-        own = row.keys() - {"step", "operation", *_SHARED}
-        names = {column: f"grpo/{column}_{name}" for column in sorted(own)}
-        if row["operation"] == rows[0]["operation"]:
-            names |= {column: f"grpo/{column}" for column in _SHARED}
-        yield from _points(row, names)
+        texts[int(row["step"])] |= {name: row.get(key, "") for key, name in _CURVES.items()}
+    for row in _read_csv(root / "metrics" / "grpo.csv"):
+        step, operation = int(row.pop("step")), OPERATIONS[row.pop("operation")].name
+        for key, text in row.items():
+            name = f"grpo/{key}" if key in _SHARED else f"grpo/{key}_{operation}"
+            texts[step][name] = text
+    return {
+        step: {name: float(text) for name, text in values.items() if text not in ("", "nan")}
+        for step, values in sorted(texts.items())
+    }
 
 
-def _points(row: dict[str, str], names: dict[str, str]) -> Iterator[tuple[str, float, int]]:
-    for column, name in names.items():
-        value = float(row.get(column) or "nan")
-        if not math.isnan(value):
-            yield name, value, int(row["step"])
+def log_datasets(root: Path, lock: DvcLock) -> None:
+    """Log the data sets to the active run, under the MD5 that DVC keeps them under."""
+    import mlflow
+    from mlflow.data.dataset_source_registry import get_dataset_source_from_json
+    from mlflow.data.meta_dataset import MetaDataset
 
-
-def metrics(root: Path, report: dict[str, Any], time: int) -> "list[Metric]":
-    """Return all metrics of a run, at the time (in ms) of its start."""
-    from mlflow.entities import Metric
-
-    points = [(name, value, 0) for name, value in numbers(root, report).items()]
-    return [Metric(name, value, time, step) for name, value, step in [*points, *curves(root)]]
-
-
-def datasets(root: Path, lock: DvcLock) -> "list[DatasetInput]":
-    """Return the data sets, known by the MD5 that DVC keeps them under."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    inputs = []
-    for path, md5 in sorted(lock.data.items()):
+    for path, md5 in lock.data.items():
+        source = get_dataset_source_from_json(json.dumps({"uri": path}), "local")
         name = Path(path).stem
-        rows = (root / path).read_bytes().count(b"\n") - 1  # without the header
-        dataset = Dataset(
-            name,
-            md5.removesuffix(".dir"),
-            source_type="local",
-            source=json.dumps({"uri": path}),
-            profile=json.dumps({"num_rows": rows}),
-        )
-        tag = InputTag("mlflow.data.context", _CONTEXTS.get(name, name))
-        inputs.append(DatasetInput(dataset, [tag]))
-    return inputs
+        dataset = MetaDataset(source, name, digest=md5)  # type: ignore[abstract]
+        mlflow.log_input(dataset, context=name)
+
+
+def headline(report: dict[str, Any]) -> str:
+    """Return the figures of an evaluation in one sentence of Markdown."""
+    domain = report["domain"]
+    scope = "of the whole domain" if report["complete"] else "of a sample of the domain"
+    return (
+        f"**{report['errors']:,} errors** in {report['equations']:,} equations {scope} "
+        f"(`{' '.join(domain['operations'])}` over 0-{domain['max_operand']}), "
+        f"minimum logit margin of the correct token {report['minimum_margin']}"
+    )
 
 
 def description(root: Path, report: dict[str, Any], commit: str | None) -> str:
     """Return the run's description in Markdown: headline figures and how to reproduce it."""
-    training = _read_json(root / "reports" / "training.json")
-    domain = report["domain"]
-    operations = " ".join(domain["operations"])
+    training = json.loads((root / "reports" / "training.json").read_bytes())
     checkout = f"git checkout {commit[:12]}" if commit else "# not recorded in a git commit"
-    scope = "of the whole domain" if report["complete"] else "of a sample of the domain"
     return f"""\
-**{report["errors"]:,} errors** in {report["equations"]:,} equations {scope} \
-(`{operations}` over 0-{domain["max_operand"]}): exact match {report["exact_match"]:.6%}, \
-minimum logit margin of the correct token {report["minimum_margin"]}
+{headline(report)}, exact match {report["exact_match"]:.6%}
 
-{training.get("parameters", "unknown")} parameters, {training.get("steps", "unknown")} training \
-steps, model digest `{report["model_digest"]}`
+{training["parameters"]} parameters, {training["steps"]} training steps, model digest \
+`{report["model_digest"]}`
 
 To reproduce it, with the `dvc.lock` and `params.yaml` among this run's artifacts:
 
@@ -124,11 +105,5 @@ To reproduce it, with the `dvc.lock` and `params.yaml` among this run's artifact
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_bytes()) if path.is_file() else {}

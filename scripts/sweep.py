@@ -86,7 +86,7 @@ def run_pipeline(params: str) -> bytes:
             raise UserError((done.stdout + done.stderr).strip()[-2000:])
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            for name in ("params.yaml", "dvc.lock", *read_lock(folder).merged("outs")):
+            for name in ("params.yaml", "dvc.lock", *read_lock(folder).outs):
                 tar.add(folder / name, name)
         return archive.getvalue()
 

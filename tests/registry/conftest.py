@@ -1,5 +1,6 @@
 """Provide finished projects, SQLite stores and one MLflow server."""
 
+import functools
 import http.server
 import json
 import shutil
@@ -60,29 +61,18 @@ def versions(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def serve_health() -> Iterator[Callable[..., str]]:
+def serve_health(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Return a function that lets a service answer /health with its arguments; its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as service:
+        threading.Thread(target=service.serve_forever, args=(0.01,), daemon=True).start()
 
-    class Service(http.server.BaseHTTPRequestHandler):
-        health = b"{}"
+        def serve(**health: object) -> str:
+            (tmp_path / "health").write_text(json.dumps(health))
+            return f"http://127.0.0.1:{service.server_port}"
 
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(self.health)))
-            self.end_headers()
-            self.wfile.write(self.health)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    def serve(**health: object) -> str:
-        Service.health = json.dumps(health).encode()
-        return f"http://127.0.0.1:{health_server.server_port}"
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as health_server:
-        threading.Thread(target=health_server.serve_forever, args=(0.01,), daemon=True).start()
         yield serve
-        health_server.shutdown()
+        service.shutdown()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ STAGES = {
     "generate": (["data/train.csv", "data/test.csv", "metrics/data_summary.csv"], ["generate"]),
     "train": (
         [f"model/{name}" for name in ("config.json", "model.safetensors", "input_profile.json")]
-        + ["metrics/history.csv", "reports/training.json"],
+        + ["metrics/history.csv", "metrics/grpo.csv", "reports/training.json"],
         ["model", "train.seed"],
     ),
     "export": (["model/decoders"], []),
@@ -36,6 +36,7 @@ TABLES = {
         "step,learning_rate,train_loss,validation_loss,validation_exact_match\n"
         "0,0.01,2.5,,\n100,0.001,0.5,0.4,1.0\n"
     ),
+    "metrics/grpo.csv": "step,operation,reward\n",
 }
 TRAINING = {"parameters": 123, "steps": 100, "stopped_early": False, "best_step": 100}
 

@@ -20,14 +20,22 @@ from tests.registry.conftest import use_store
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("address", [None, "sqlite:///mlflow.db"])
-def test_default_and_relative_addresses_mean_the_repository_root(monkeypatch, tmp_path, address):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    if address:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+@pytest.mark.parametrize(
+    ("address", "opened"),
+    [
+        ("", f"sqlite:///{REPOSITORY}/mlflow.db"),
+        ("sqlite:///mlflow.db", f"sqlite:///{REPOSITORY}/mlflow.db"),
+        ("https://user:secret@mlflow.example", "https://user:secret@mlflow.example"),
+    ],
+)
+def test_default_and_relative_addresses_mean_the_repository_root(
+    monkeypatch, tmp_path, address, opened
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     (tmp_path / "dvc.yaml").touch()  # another DVC project is no place for our store
     monkeypatch.chdir(tmp_path)
-    assert tracking_uri() == f"sqlite:///{REPOSITORY}/mlflow.db"
+    assert tracking_uri() == opened
+    assert "secret" not in registry.client.public(opened)
 
 
 def test_experiment_copy_uses_the_store_of_its_repository(monkeypatch, tmp_path):
@@ -38,34 +46,22 @@ def test_experiment_copy_uses_the_store_of_its_repository(monkeypatch, tmp_path)
     assert tracking_uri() == f"sqlite:///{tmp_path}/repository/stores/a.db?timeout=9"
 
 
-def test_server_address_is_left_as_it_is(monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:secret@mlflow.example")
-    assert tracking_uri() == "https://user:secret@mlflow.example"
-    assert registry.client.public(tracking_uri()) == "https://mlflow.example"
-
-
-def test_moved_store_works_and_nothing_is_written_to_the_old_place(versions, monkeypatch, tmp_path):
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_moved_store_works_and_nothing_is_written_to_the_old_place(
+    versions, monkeypatch, tmp_path, is_copy
+):
     moved = tmp_path / "moved"
-    versions.parent.rename(moved)
-    use_store(monkeypatch, moved / "store")
-    ref = resolve(f"models:/{MODEL_NAME}/1")
-    assert download(ref, tmp_path / "models").is_dir()
-    client = open_client()
-    (moved / "project-1/reports/evaluation.json").touch()
-    assert not record(moved / "project-1").is_new_run
-    client.delete_model_version(MODEL_NAME, "2")
-    assert record(moved / "project-2").version == "4"
-    assert not versions.parent.exists()
-
-
-def test_copied_store_leaves_the_original_alone(versions, monkeypatch, tmp_path):
-    shutil.copytree(versions, tmp_path / "copy")
+    if is_copy:
+        shutil.copytree(versions.parent, moved)
+    else:
+        versions.parent.rename(moved)
     files = sorted(versions.rglob("*"))
-    use_store(monkeypatch, tmp_path / "copy")
-    open_client().delete_model_version(MODEL_NAME, "1")
-    assert record(versions.parent / "project-1").is_new_version
+    use_store(monkeypatch, moved / "store")
+    assert download(resolve(f"models:/{MODEL_NAME}/1"), tmp_path / "models").is_dir()
+    assert not record(moved / "project-1").is_new_run
+    open_client().delete_model_version(MODEL_NAME, "2")
+    assert record(moved / "project-2").version == "4"
     assert sorted(versions.rglob("*")) == files
-    assert download(resolve(f"models:/{MODEL_NAME}/2"), tmp_path / "models").is_dir()
 
 
 def test_store_killed_while_it_was_made_is_made_again(monkeypatch, tmp_path):
@@ -75,21 +71,18 @@ def test_store_killed_while_it_was_made_is_made_again(monkeypatch, tmp_path):
     assert not (tmp_path / "mlflow.db.draft").exists()
 
 
-def test_damaged_store_is_an_error_with_a_hint(monkeypatch, tmp_path):
-    use_store(monkeypatch, tmp_path)
-    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(RegistryUnreachableError, match=r"mlflow\.db.*not a database") as raised:
-        open_client()
-    assert "dvc repro" in raised.value.hint
-
-
-def test_locked_store_is_an_error_with_a_hint(store, monkeypatch):
-    connect = sqlite3.connect  # which waits five seconds for a lock
+def test_damaged_or_locked_store_is_an_error_with_a_hint(store, monkeypatch):
+    database, connect = store / "mlflow.db", sqlite3.connect
+    # By default it waits five seconds for a lock.
     monkeypatch.setattr(sqlite3, "connect", functools.partial(connect, timeout=0.01))
-    with connect(store / "mlflow.db") as other:
+    with connect(database) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(RegistryUnreachableError, match="locked"):
             open_client()
+    database.write_bytes(b"not a database" * 100)
+    with pytest.raises(RegistryUnreachableError, match=r"mlflow\.db.*not a database") as raised:
+        open_client()
+    assert "dvc repro" in raised.value.hint
 
 
 def test_address_of_no_store_is_an_error_with_a_hint(monkeypatch):
@@ -124,9 +117,3 @@ def test_server_records_once_past_a_proxy_and_other_hosts_name_it(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://registry.invalid:5000")
     with pytest.raises(RegistryUnreachableError, match=r"through the proxy http://127\.0\.0\.1:9"):
         resolve(f"models:/{MODEL_NAME}/1")
-
-
-def test_users_own_settings_of_mlflow_are_kept(store, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    open_client()
-    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"

@@ -13,12 +13,7 @@ from arithmetic.errors import InvalidModelError
 from registry import DIGEST_TAG, MODEL_NAME, download
 from registry.client import open_client
 from registry.download import ModelVersionRef, resolve, verify
-from registry.exceptions import (
-    DigestMismatchError,
-    PromotionRefusedError,
-    UntrustedModelError,
-    VersionNotFoundError,
-)
+from registry.exceptions import PromotionRefusedError, VersionNotFoundError
 from registry.promotion import promote
 from registry.record import record
 
@@ -77,11 +72,6 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-def grow(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.truncate(download.MAX_FILE_BYTES + 1)  # sparse
-
-
 def set_source(versions: Path, source: str) -> None:
     with sqlite3.connect(versions / "mlflow.db") as database:
         columns = "source = ?, storage_location = ?"
@@ -93,23 +83,21 @@ def set_digest(digest: str) -> None:
 
 
 TAMPERING = {
-    "config": (lambda v: flip_bit(stored_model(v) / artifacts.CONFIG), InvalidModelError),
-    "weights": (lambda v: flip_bit(stored_model(v) / artifacts.WEIGHTS), DigestMismatchError),
-    "graph": (lambda v: flip_bit(stored_model(v) / GRAPH), DigestMismatchError),
-    "lost": (lambda v: (stored_model(v) / artifacts.INPUT_PROFILE).unlink(), InvalidModelError),
-    "huge": (lambda v: grow(stored_model(v) / artifacts.WEIGHTS), InvalidModelError),
-    "source outside": (lambda v: set_source(v, "/etc"), VersionNotFoundError),
-    "source above": (lambda v: set_source(v, "models:/../../etc"), VersionNotFoundError),
-    "other digest": (lambda v: set_digest("0" * 64), DigestMismatchError),
-    "no digest": (lambda v: set_digest(""), VersionNotFoundError),
+    "config": lambda v: flip_bit(stored_model(v) / artifacts.CONFIG),
+    "weights": lambda v: flip_bit(stored_model(v) / artifacts.WEIGHTS),
+    "graph": lambda v: flip_bit(stored_model(v) / GRAPH),
+    "lost": lambda v: (stored_model(v) / artifacts.INPUT_PROFILE).unlink(),
+    "source outside": lambda v: set_source(v, "/etc"),
+    "source above": lambda v: set_source(v, "models:/../../etc"),
+    "other digest": lambda v: set_digest("0" * 64),
+    "no digest": lambda v: set_digest(""),
 }
 
 
 @pytest.mark.parametrize("tampering", TAMPERING)
 def test_tampered_version_is_neither_downloaded_nor_promoted(versions, tmp_path, tampering):
-    tamper, error = TAMPERING[tampering]
-    tamper(versions)
-    with pytest.raises(error):
+    TAMPERING[tampering](versions)
+    with pytest.raises((InvalidModelError, VersionNotFoundError)):
         download.download(resolve(FIRST), tmp_path / "models")
     assert not list((tmp_path / "models").glob("*/config.json"))
     with pytest.raises(PromotionRefusedError):
@@ -120,7 +108,7 @@ def test_edited_report_does_not_pass_the_gate(versions):
     for path in versions.glob("mlartifacts/*/artifacts/reports/evaluation.json"):
         report = json.loads(path.read_text())
         path.write_text(json.dumps(report | {"errors": 0}))
-    with pytest.raises(PromotionRefusedError, match="MD5"):
+    with pytest.raises(PromotionRefusedError, match=r"dvc\.lock -> evaluation"):
         promote("3", versions.parent / "project-1")
 
 
@@ -174,8 +162,7 @@ def test_signature_that_does_not_hold_is_refused(signed, store, tmp_path, monkey
         other = download.signing.sign(tmp_path / "model")
         shutil.copy(str(other), signature)
     monkeypatch.setenv("TRUSTED_KEY", str(public))
-    with pytest.raises(UntrustedModelError) as raised:
+    with pytest.raises(InvalidModelError, match="TRUSTED_KEY"):
         download.download(ref, tmp_path / "models")
-    assert "TRUSTED_KEY" in raised.value.message + raised.value.hint
     with pytest.raises(PromotionRefusedError):
         promote("1", tmp_path / "project")

@@ -7,8 +7,7 @@ import dvc.repo
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from arithmetic.errors import InvalidParamsError
-from registry.dvc_lock import check_workspace, flatten, md5, read_lock, read_yaml
+from registry.dvc_lock import check_workspace, md5, read_lock, read_yaml
 from registry.exceptions import StaleWorkspaceError
 from tests.registry.project import make_project
 
@@ -20,21 +19,6 @@ def test_yaml_has_the_values_that_dvc_locks(tmp_path):
     assert read_yaml(path)["a"] == 0.00001
     assert read_yaml(path)["c"] == 10
     assert read_yaml(path)["e"] == "yes"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("train:\n  seed: 1\n  steps: 2\n  seed: 3\n", "seed in lines 2, 4"),
-        *((text, r"params\.yaml") for text in ("a: [", "- 1\n", "", "\0")),
-    ],
-)
-def test_key_given_twice_and_what_is_no_mapping_are_errors_with_a_hint(tmp_path, text, message):
-    path = tmp_path / "params.yaml"
-    path.write_text(text)
-    with pytest.raises(InvalidParamsError, match=message) as raised:
-        read_yaml(path)
-    assert raised.value.hint
 
 
 def test_md5_of_a_file_and_a_folder_is_dvcs(tmp_path, monkeypatch):
@@ -81,10 +65,6 @@ def test_run_digest_ignores_the_register_stage_and_follows_the_others(project, t
     edit(project / "dvc.lock", "stages.register", "stages.register --again")
     assert read_lock(project).digest == digest
     assert read_lock(make_project(tmp_path / "other", seed=2)).digest != digest
-
-
-def test_flatten_joins_keys_and_keeps_lists():
-    assert flatten({"a": {"b": [1, 2], "c": {}}, "d": 3}) == {"a.b": [1, 2], "a.c": {}, "d": 3}
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -38,7 +38,7 @@ def test_exact_model_passes():
         ({"graph_differs_from_decoding": 1}, GATE, "1 equations on which"),
         ({"decoding_differs_from_pass": 2}, GATE, "2 equations on which"),
         ({"complete": False}, GATE, "not on its whole domain"),
-        (SAMPLE, GATE, "max_error_rate accepts"),
+        (SAMPLE, GATE, "max_error_rate is None"),
         (SAMPLE, Gate(max_errors=0, max_error_rate=1e-6), "error rate up to 3e-06"),
         (SAMPLE | {"sampled": {"error_rate_bound": math.nan}},
          Gate(max_errors=0, max_error_rate=0.1), "error rate up to nan"),

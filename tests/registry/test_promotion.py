@@ -1,7 +1,5 @@
 """Test promotion and rollback by aliases, through the gate."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +8,9 @@ from arithmetic.errors import InvalidParamsError
 from registry import DIGEST_TAG, MODEL_NAME, PREVIOUS, PRODUCTION
 from registry.client import open_client
 from registry.exceptions import PromotionRefusedError, VersionNotFoundError
-from registry.promotion import promote, read_gate, rollback
-from registry.service_health import CandidateCheck
+from registry.gate import read_gate
+from registry.promotion import promote, rollback
 from registry.versions import alias_target
-from tests.small_project import ROOT
 
 
 @pytest.fixture
@@ -30,14 +27,14 @@ def aliases() -> tuple[str | None, str | None]:
 def test_promotion_moves_both_aliases_and_tags_the_version(params):
     promote("1", params)
     assert aliases() == ("1", None)
-    done = promote("02", params, reason="fewer parameters")
+    done = promote("2", params, reason="fewer parameters")
     assert aliases() == ("2", "1")
-    assert "version 2 of arithmetic-lm is Production now, before: version 1" in str(done)
+    assert done == "version 2 of arithmetic-lm is Production now, before: version 1"
     tags = open_client().get_model_version(MODEL_NAME, "2").tags
     assert tags["reason"] == "fewer parameters"
     assert tags["promoted_at"]
     assert "@" in tags["promoted_by"]
-    assert "already" in str(promote("2", params))
+    assert "already" in promote("2", params)
     assert aliases() == ("2", "1")
 
 
@@ -51,7 +48,7 @@ def test_gate_refuses_and_changes_nothing_but_an_override_passes(params):
         promote("3", params, override=" ")
     assert aliases() == ("1", None)
     done = promote("3", params, override="a demonstration")
-    assert len(done.overridden) == 2
+    assert "gate overridden: 90 errors, promote.max_errors is 0; 90 errors, Production has" in done
     tags = open_client().get_model_version(MODEL_NAME, "3").tags
     assert tags["reason"] == "gate overridden: a demonstration"
 
@@ -131,17 +128,9 @@ def test_candidate_service_must_have_answered_without_an_error(
     digest = open_client().get_model_version(MODEL_NAME, "1").tags[DIGEST_TAG]
     served = {"model_version": "1", "model_digest": digest}
     url = serve_health(**served | health) if health else "http://127.0.0.1:9"
-    check = CandidateCheck(url, 1000)
     if clause is None:
-        assert promote("1", params, candidate=check).version == "1"
+        promote("1", params, candidate_url=url)
+        assert aliases() == ("1", None)
         return
     with pytest.raises(PromotionRefusedError, match=clause):
-        promote("1", params, candidate=check)
-
-
-def test_command_line_prints_error_and_hint(versions):
-    open_client()  # corrects the locations in the copy of the store, which it reports
-    command = [sys.executable, "-m", "registry.promotion", "99"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: arithmetic-lm has no version 99\nhint: ")
+        promote("1", params, candidate_url=url)

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,18 +18,13 @@ from registry.record import record
 from tests.registry.project import TRAINING, make_project, write_evaluation, write_json
 
 
-def run_python(code, *arguments, **options):
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
-
-
 def test_run_and_version_explain_themselves(versions):
     client = open_client()
     version = client.get_model_version(MODEL_NAME, "1")
     run = client.get_run(version.tags[REPORT_TAG])
     assert run.info.status == "FINISHED"
     assert run.data.params["train.seed"] == "1"
-    assert run.data.params["generate.operations"] == '["+", "-"]'
+    assert run.data.params["generate.operations"] == "['+', '-']"
     assert run.data.metrics["evaluation/minimum_margin"] == 4.5
     assert run.data.metrics["evaluation/errors_addition"] == 0
     assert len(run.data.metrics) <= 25
@@ -51,7 +45,7 @@ def test_run_and_version_explain_themselves(versions):
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert version.tags["errors"] == "0"
     assert version.tags["equations"] == "200"
-    assert "0 errors in 200 equations" in str(version.description)
+    assert "**0 errors** in 200 equations" in str(version.description)
     assert client.get_registered_model(MODEL_NAME).description
 
 
@@ -62,16 +56,17 @@ def test_curves_of_reinforcement_learning_are_logged_by_operation(project):
         "10,+,0.75,0.1,1\n10,-,0.5,0.1,1\n"
     )
     assert run_content.numbers(project, {})["grpo/errors_before"] == 90
-    points = [point for point in run_content.curves(project) if point[0].startswith("grpo/")]
-    assert sorted(points) == [
-        ("grpo/exact_match_addition", 0.5, 0),
-        ("grpo/exact_match_addition", 1.0, 10),
-        ("grpo/exact_match_subtraction", 0.25, 0),
-        ("grpo/exact_match_subtraction", 1.0, 10),
-        ("grpo/gradient_norm", 0.1, 10),
-        ("grpo/reward_addition", 0.75, 10),
-        ("grpo/reward_subtraction", 0.5, 10),
-    ]
+    points = run_content.curves(project)
+    assert points[0] | points[10] == {
+        "train/loss": 2.5,
+        "train/learning_rate": 0.01,
+        "grpo/exact_match_addition": 1.0,
+        "grpo/exact_match_subtraction": 1.0,
+        "grpo/gradient_norm": 0.1,
+        "grpo/reward_addition": 0.75,
+        "grpo/reward_subtraction": 0.5,
+    }
+    assert points[0]["grpo/exact_match_subtraction"] == 0.25
 
 
 def test_largest_report_gives_at_most_25_metrics(project):
@@ -86,13 +81,13 @@ def test_registered_model_has_no_pickle_and_answers_by_mlflow_from_another_direc
     versions, tmp_path
 ):
     open_client()  # corrects the locations in the copy of the store
-    done = run_python(
+    code = (
         "import mlflow, pandas; model = mlflow.pyfunc.load_model('models:/arithmetic-lm/2');"
         "rows = pandas.DataFrame({'equation': ['7-9=', '8+8=']});"
-        "print(list(model.predict(rows)['answer']))",
-        cwd=tmp_path,
+        "print(list(model.predict(rows)['answer']))"
     )
-    assert "['-2', '16']" in done.stdout, done.stderr
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)
+    assert "['-2', '16']" in output
     names = {path.name for path in versions.rglob("*") if path.is_file()}
     assert "model.safetensors" in names
     assert not {name for name in names if name.endswith((".pkl", ".pickle", ".pt"))}
@@ -106,37 +101,12 @@ def test_repeating_changes_nothing(versions):
     assert (versions / "mlflow.db").read_bytes() == before
 
 
-def test_new_evaluation_of_a_model_is_a_new_run_of_its_version(versions):
-    project = versions.parent / "project-1"
-    write_evaluation(project, minimum_margin=4.0)
-    done = record(project)
-    assert (done.version, done.is_new_run, done.is_new_version) == ("1", True, False)
-    version = open_client().get_model_version(MODEL_NAME, "1")
-    assert version.tags["minimum_margin"] == "4.0"
-    assert version.tags[REPORT_TAG] == done.run_id
-
-
 def test_experiment_of_dvc_is_named_in_the_run(store, project, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "lower-rate")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "a" * 40)
     run = open_client().get_run(record(project).run_id)
     assert run.info.run_name == "lower-rate"
     assert run.data.tags["DVC_EXP_BASELINE_REV"] == "a" * 40
-
-
-def test_version_deleted_by_hand_is_registered_again(versions):
-    client = open_client()
-    client.delete_model_version(MODEL_NAME, "1")
-    done = record(versions.parent / "project-1")
-    assert (done.version, done.is_new_run) == ("4", False)
-
-
-def test_deleted_store_starts_anew(versions):
-    shutil.rmtree(versions)
-    code = "import sys, pathlib, registry.record as r; print(r.record(pathlib.Path(sys.argv[1])))"
-    done = run_python(code, versions.parent / "project-3")
-    assert "registered: arithmetic-lm version 1" in done.stdout, done.stderr
-    assert "new run" in done.stdout
 
 
 @pytest.mark.parametrize("change", ["evaluation", "model"])
@@ -197,22 +167,26 @@ def test_killed_anywhere_a_repeat_completes_without_duplicates(store, project, c
     assert not record(project).is_new_run
 
 
-def test_killed_between_the_tags_of_a_version_a_repeat_completes_them(versions):
+def test_new_evaluation_is_a_new_run_of_its_version_also_after_a_kill(versions):
     project = versions.parent / "project-1"
     write_evaluation(project, minimum_margin=4.0, equations=100)
-    record_until("update_model_version", project)
+    record_until("set_model_version_tag", project)
     done = record(project)
     version = open_client().get_model_version(MODEL_NAME, "1")
-    assert not done.is_new_run
+    assert (done.version, done.is_new_run, done.is_new_version) == ("1", False, False)
+    assert version.tags["minimum_margin"] == "4.0"
     assert version.tags[REPORT_TAG] == done.run_id
     assert "100 equations" in str(version.description)
 
 
-def test_failed_logging_registers_nothing(store, project):
-    write_json(project / "reports/training.json", [1])  # not what the stage writes
+def test_failed_logging_registers_nothing_and_a_repeat_completes_it(store, project):
+    history = project / "metrics/history.csv"
+    content = history.read_text()
+    history.write_text("step\nnot a number\n")
     write_evaluation(project)
-    with pytest.raises(AttributeError):
+    with pytest.raises(ValueError, match="not a number"):
         record(project)
-    write_json(project / "reports/training.json", TRAINING)
+    assert open_client().search_registered_models() == []
+    history.write_text(content)
     write_evaluation(project)
     assert record(project).version == "1"

@@ -142,7 +142,7 @@ def test_clone_with_windows_line_ends_and_without_cache_arrives_at_the_same_lock
     clone = tmp_path / "clone"
     git(tmp_path, "-c", "core.autocrlf=true", "clone", "-q", str(pipeline), str(clone))
     git(clone, "config", "core.autocrlf", "true")
-    for path in ("Makefile", "scripts/setup.sh", *read_lock(clone).merged("deps")):
+    for path in ("Makefile", "scripts/setup.sh", *read_lock(clone).deps):
         if (clone / path).is_file():
             assert (clone / path).read_bytes() == (pipeline / path).read_bytes(), path
     output = dvc(clone, "repro", "evaluate")
