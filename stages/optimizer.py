@@ -8,7 +8,7 @@ momentum by the nearest orthogonal matrix, found by a Newton-Schulz iteration.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -115,10 +115,3 @@ class ScheduledOptimizers:
         """Continue from a saved state."""
         for place, part in enumerate(self._parts):
             part.load_state_dict(state[str(place)])
-
-
-def set_gradients(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
-    """Set every parameter's `.grad` from all gradients as one vector."""
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, part in zip(parameters, gradient.split(sizes), strict=True):
-        parameter.grad = part.view_as(parameter)

@@ -34,18 +34,17 @@ def test_committed_params_are_valid():
         ("train", "seed", -1, "train.seed is -1", "greater than or equal to 0"),
         ("train", "batch_sizes", [1], "train.batch_sizes.0 is 1", "greater than or equal to 2"),
         ("train", "batch_sizes", [64, 64], "2 sizes for the sequence formats add_subtract", "each"),
-        ("train", "batch_sizes", [300_000], "has 300000, more than the 200000", "lower it"),
+        ("train", "decay_steps", 0, "train.decay_steps is 0", "greater than or equal to 1"),
         ("train", "muon_learning_rate", float("nan"), "train.muon_learning_rate is nan", "less"),
         ("train", "muon_momentum", 1.0, "train.muon_momentum is 1.0", "less than 1"),
         ("model", "attention", "none", "model.attention is 'none'", "'dot_product'"),
         ("model", "heads", 3, "is not a multiple of model.heads (3)", "change one of them"),
-        ("generate", "operations", ["+", "^"], "names '^'", "choose from + - * /"),
+        ("generate", "operations", ["+", "^"], "operations is ['+', '^']", "one of + - * /"),
         ("generate", "operations", [], "generate.operations is []", "at least one"),
-        ("generate", "operations", ["+", "+"], "is ['+', '+']", "each operation once"),
+        ("generate", "operations", ["+", "+"], "is ['+', '+']", "each once"),
         ("generate", "cascade_share", 0.9, "add up to more than 1", "lower one of them"),
         ("generate", "max_operand", 0, "generate.max_operand is 0", "greater than or equal to 1"),
-        ("generate", "max_operand", 9, "up to 9 give 100", "lower the sizes or raise"),
-        ("generate", "test_size", 1, "generate.test_size is 1 for 2", "at least one equation"),
+        ("generate", "test_size", 1, "generate.test_size is 1", "greater than or equal to 4"),
         ("grpo", "questions", 30, "grpo.questions is 30", "give a multiple of 4"),
         ("grpo", "group_size", 1, "grpo.group_size is 1", "greater than or equal to 2"),
         ("grpo", "kl_weight", -0.1, "grpo.kl_weight is -0.1", "greater than or equal to 0"),
@@ -81,12 +80,6 @@ def test_misspelled_key_is_named_before_the_one_it_leaves_missing():
     with pytest.raises(InvalidParamsError, match=r"unknown key train\.sede") as error:
         validate_params(content)
     assert error.value.hint == "did you mean seed?"
-
-
-def test_training_has_at_least_one_step():
-    with pytest.raises(InvalidParamsError, match="add up to 0") as error:
-        validate_params(change("train", warmup_steps=0, flat_steps=0, decay_steps=0))
-    assert error.value.hint == "give at least one step"
 
 
 @pytest.mark.parametrize(
