@@ -67,13 +67,7 @@ def first_number(answer: str) -> int:
 
 def count_digits(numbers: np.ndarray) -> np.ndarray:
     """Count the digits of each number without its sign: [N] -> [N]."""
-    magnitude = np.abs(numbers)
-    length = np.ones_like(magnitude)
-    power = 10
-    while (magnitude >= power).any():
-        length += magnitude >= power
-        power *= 10
-    return length
+    return np.searchsorted(10 ** np.arange(1, 19), np.abs(numbers), side="right") + 1
 
 
 @dataclass(frozen=True)

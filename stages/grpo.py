@@ -259,11 +259,10 @@ def count_failures(
 
     def compute(shard: int) -> Tensor:
         a, b = (operand[shard::SHARDS] for operand in operands)
-        outcomes = [outcome for _, outcome in find_failures(model, setup, operation, (a, b))]
-        flags = [(o.wrong, o.hallucination, o.infinite_generation) for o in outcomes]
-        return torch.tensor(flags, dtype=torch.float64).reshape(-1, len(GREEDY)).sum(0)
+        outcomes = [outcome[:3] for _, outcome in find_failures(model, setup, operation, (a, b))]
+        return torch.tensor(outcomes, dtype=torch.int64).reshape(-1, 3).sum(0)
 
-    return [int(count) for count in workers.sum_over_shards(compute)]
+    return workers.sum_over_shards(compute).tolist()
 
 
 def validate(
@@ -271,11 +270,9 @@ def validate(
 ) -> dict[str, float]:
     """Return the shares GREEDY of the operation's validation equations."""
     operands = setup.validation[operation]
-    shares = [
-        count / len(operands[0])
-        for count in count_failures(model, setup, operation, operands, workers)
-    ]
-    return dict(zip(GREEDY, (1 - shares[0], *shares[1:]), strict=True))
+    counts = count_failures(model, setup, operation, operands, workers)
+    wrong, hallucination, endless = (count / len(operands[0]) for count in counts)
+    return dict(zip(GREEDY, (1 - wrong, hallucination, endless), strict=True))
 
 
 def count_domain(model: Transformer, setup: Setup, workers: Workers, when: str) -> dict[str, int]:

@@ -107,11 +107,11 @@ class ScheduledOptimizers:
         for part in self._parts:
             part.step()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> list[dict[str, Any]]:
         """Return the state to save."""
-        return {str(place): part.state_dict() for place, part in enumerate(self._parts)}
+        return [part.state_dict() for part in self._parts]
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Continue from a saved state."""
-        for place, part in enumerate(self._parts):
-            part.load_state_dict(state[str(place)])
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
