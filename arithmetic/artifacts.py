@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from arithmetic.errors import InvalidModelError
 from arithmetic.formats import get_formats
@@ -26,6 +26,16 @@ DECODERS = "decoders"
 REPRODUCE = "run `dvc repro` to write it again"
 
 Count = Annotated[int, Field(ge=1)]
+
+
+def _check_operations(operations: list[str]) -> list[str]:
+    names = set(operations)
+    if not names or len(names) != len(operations) or not names <= OPERATIONS.keys():
+        raise ValueError(f"name at least one of {' '.join(OPERATIONS)}, and each once")
+    return operations
+
+
+Operations = Annotated[list[str], AfterValidator(_check_operations)]
 
 
 class StrictModel(BaseModel):
@@ -58,7 +68,7 @@ class ModelConfig(StrictModel):
 class GrammarConfig(StrictModel):
     """Hold the domain: the operators, and operands from 0 to `max_operand`."""
 
-    operations: list[str]
+    operations: Operations
     max_operand: Count
 
 
@@ -71,19 +81,6 @@ class ArtifactConfig(StrictModel):
     format: Literal[3] = 3
     grammar: GrammarConfig
     model: ModelConfig
-
-    @model_validator(mode="after")
-    def _check(self) -> "ArtifactConfig":
-        operations = self.grammar.operations
-        if not operations or len(set(operations)) != len(operations):
-            raise ValueError("it has no operation, or one of them twice")
-        if not set(operations) <= OPERATIONS.keys():
-            raise ValueError(f"it has an unknown operation among {operations}")
-        if len(self.model.sequence_lengths) != len(get_formats(operations)):
-            raise ValueError("it does not have one sequence length for each format")
-        if self.model.d_model % self.model.heads:
-            raise ValueError("its d_model is not a multiple of its heads")
-        return self
 
     def get_grammar(self) -> Grammar:
         """Return the grammar as the code uses it."""
@@ -99,7 +96,7 @@ def load_config(directory: Path) -> ArtifactConfig:
     """Read config.json of a model directory.
 
     Raises:
-        InvalidModelError: it is missing, not JSON, of another format or inconsistent.
+        InvalidModelError: it is missing, not JSON or of another format.
     """
     path = directory / CONFIG
     try:
@@ -108,9 +105,7 @@ def load_config(directory: Path) -> ArtifactConfig:
         raise InvalidModelError(f"cannot read {path}: {error.strerror}", REPRODUCE) from error
     except ValidationError as error:
         first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        if first["loc"]:
-            reason = f"{'.'.join(map(str, first['loc']))}: {reason}"
+        reason = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
         raise InvalidModelError(f"{path} is not a model's config: {reason}", REPRODUCE) from error
 
 

@@ -12,7 +12,7 @@ from arithmetic.model import KVCache, Transformer
 @torch.no_grad()
 def decode_greedily(model: Transformer, fmt: int, prompts: Tensor, tokens: int) -> Tensor:
     """Return the most probable next tokens, one after the other: ids [B, P] to [B, `tokens`]."""
-    cache = KVCache(model.config.layers)
+    cache = KVCache()
     token = model(prompts, fmt, cache, first=prompts.shape[1] - 1).argmax(-1)
     generated = [token]
     for _ in range(tokens - 1):
@@ -29,7 +29,7 @@ def decode_by_sampling(model: Transformer, fmt: int, prompts: Tensor, uniforms: 
         uniforms: [B, T] in [0, 1). A token is the inverse of the cumulative distribution there, so
             no random generator of torch is involved.
     """
-    cache = KVCache(model.config.layers)
+    cache = KVCache()
     logits = model(prompts, fmt, cache, first=prompts.shape[1] - 1)
     generated: list[Tensor] = []
     for column in uniforms.split(1, dim=1):
@@ -51,7 +51,7 @@ def decode_by_beam_search(
     a width of 1 is greedy decoding.
     """
     vocabulary = model.config.vocabulary_size
-    cache = KVCache(model.config.layers)
+    cache = KVCache()
     logits = model(prompts, fmt, cache, first=prompts.shape[1] - 1)[:, -1]
     scores, token = torch.log_softmax(logits, -1).topk(width)  # [B, W] each
     # The beams of one prompt are consecutive rows: prompt b has rows b * W to b * W + W - 1.

@@ -39,34 +39,35 @@ class SequenceFormat:
         name: the name of the exported decoder.
         operations: the operators that have this format.
         write: appends scratchpad and answer, given the indices of the operator and both operands.
-        read: converts the answer's characters (and the digits of an operand) to the text a user
-            sees, or None where they are not an integer.
+        read: converts the answer's characters to the text a user sees, or None where they are not
+            an integer.
     """
 
     name: str
     operations: str
     write: Callable[[TokenColumns, int, list[int], list[int]], None]
-    read: Callable[[str, int], str | None]
+    read: Callable[[str], str | None]
 
     def lengths(self, digits: int) -> Lengths:
         """Return the fixed lengths of this format for operands of `digits` digits."""
         return _lengths(self.operations[0], digits)
 
 
-def _read_number(answer: str, digits: int = 0) -> str | None:
+def _read_number(answer: str) -> str | None:
     # Only ASCII reaches this, so isdecimal admits no other script.
     return (answer[::-1].lstrip("0") or "0") if answer.isdecimal() else None
 
 
-def _read_signed(answer: str, digits: int) -> str | None:
+def _read_signed(answer: str) -> str | None:
     magnitude = _read_number(answer[1:])
     if magnitude is None or answer[0] not in "+-":
         return None
     return magnitude if answer[0] == "+" else "-" + magnitude
 
 
-def _read_quotient(answer: str, digits: int) -> str | None:
-    quotient, remainder = _read_number(answer[:digits]), _read_number(answer[digits:])
+def _read_quotient(answer: str) -> str | None:
+    half = len(answer) // 2  # as many digits for the remainder
+    quotient, remainder = _read_number(answer[:half]), _read_number(answer[half:])
     return None if quotient is None or remainder is None else f"{quotient}r{remainder}"
 
 
@@ -160,7 +161,7 @@ def parse_answer(operation: str, generated: Sequence[int], digits: int) -> Answe
     lengths = fmt.lengths(digits)
     characters = bytes([*generated]).translate(_CHARACTERS).decode()[: lengths.generated - 1]
     steps, answer = characters[: lengths.scratchpad], characters[lengths.scratchpad :]
-    text = fmt.read(answer, digits)
+    text = fmt.read(answer)
     ended = int(generated[lengths.generated - 1]) == END
     return Answer(answer if text is None else text, text is not None, ended, steps)
 

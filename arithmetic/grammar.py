@@ -67,13 +67,7 @@ def first_number(answer: str) -> int:
 
 def count_digits(numbers: np.ndarray) -> np.ndarray:
     """Count the digits of each number without its sign: [N] -> [N]."""
-    magnitude = np.abs(numbers)
-    length = np.ones_like(magnitude)
-    power = 10
-    while (magnitude >= power).any():
-        length += magnitude >= power
-        power *= 10
-    return length
+    return np.searchsorted(10 ** np.arange(1, 19), np.abs(numbers), side="right") + 1
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ class Grammar:
         if operation not in self.operations:
             raise InvalidEquationError(
                 f"{operation!r} is not an operation of this model",
-                f"use one of {self._symbols()}",
+                f"use one of {' '.join(self.operations)}",
                 "unknown_operation",
             )
         limits = f"operands go from 0 to {self.max_operand}"
@@ -164,11 +158,8 @@ class Grammar:
         _, first = np.unique(self.index(operation, a, b), return_index=True)
         return a[first], b[first]
 
-    def _symbols(self) -> str:
-        return " ".join(self.operations)
-
     def _syntax_error(self, text: str) -> InvalidEquationError:
-        example = f"write one like 12{self.operations[0]}7="
+        example, symbols = f"write one like 12{self.operations[0]}7=", " ".join(self.operations)
         if not text:
             return InvalidEquationError("the equation is empty", example, "empty")
         allowed = set("0123456789=") | set(self.operations)
@@ -176,14 +167,14 @@ class Grammar:
             if character not in allowed:
                 return InvalidEquationError(
                     f"character {character!r} at position {position + 1} is not allowed",
-                    f"use the digits 0-9, one of {self._symbols()} and a final '='",
+                    f"use the digits 0-9, one of {symbols} and a final '='",
                     "unknown_character",
                 )
         if not text.endswith("="):
             message = f"the equation {_shortened(text)} does not end in '='"
             return InvalidEquationError(message, example, "no_equals_sign")
         return InvalidEquationError(
-            f"{_shortened(text)} is not two numbers with one of {self._symbols()} between them "
+            f"{_shortened(text)} is not two numbers with one of {symbols} between them "
             "and a final '='",
             example,
         )

@@ -26,22 +26,22 @@ TABLE_SCALE = 5.0
 class KVCache:
     """Keep each layer's keys and values of the tokens read so far, [B, S, d] each."""
 
-    def __init__(self, layers: int):
+    def __init__(self) -> None:
         self.length = 0
-        self.keys: list[Tensor | None] = [None] * layers
-        self.values: list[Tensor | None] = [None] * layers
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Append the keys and values of new tokens; return those of all tokens."""
-        for store, new in ((self.keys, key), (self.values, value)):
-            old = store[layer]
-            store[layer] = new if old is None else torch.cat([old, new], dim=1)
-        return self.keys[layer], self.values[layer]  # type: ignore[return-value]
+        if layer in self.layers:
+            keys, values = self.layers[layer]
+            key, value = torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1)
+        self.layers[layer] = key, value
+        return key, value
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the batch, in this order, repeats allowed: [N] int64."""
-        for store in (self.keys, self.values):
-            store[:] = [None if x is None else x.index_select(0, rows) for x in store]
+        for layer, (keys, values) in self.layers.items():
+            self.layers[layer] = keys[rows], values[rows]
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -126,19 +126,15 @@ class PositionalAttention(nn.Module):
         return F.linear(mixed.permute(2, 1, 0, 3).flatten(2), self.matrices[1])
 
 
-ATTENTIONS: dict[str, type[DotProductAttention] | type[PositionalAttention]] = {
-    "dot_product": DotProductAttention,
-    "positional": PositionalAttention,
-}
-
-
 class Block(nn.Module):
     """Attention, then MLP, each behind a norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         hidden = config.mlp_ratio * config.d_model
-        self.attention = ATTENTIONS[config.attention](config, layer)
+        by_position = config.attention == "positional"
+        attention = PositionalAttention if by_position else DotProductAttention
+        self.attention = attention(config, layer)
         self.up = nn.Linear(config.d_model, hidden)
         self.down = nn.Linear(hidden, config.d_model, bias=False)
 
@@ -198,10 +194,6 @@ class Transformer(nn.Module):
                 elif name.endswith("matrices"):
                     parameter[-1].mul_(0.5)
         return self
-
-    def parameter_count(self) -> int:
-        """Return the number of parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
 
 def load_model(directory: Path) -> Transformer:

@@ -42,10 +42,6 @@ class TokenColumns:
         self.names.append(name)
         return len(self.columns) - 1
 
-    def start_answer(self) -> None:
-        """Mark the end of the scratchpad: what follows is the answer."""
-        self.answer_start = len(self.columns)
-
     def append_answer(self, digits: Sequence[int]) -> None:
         """Append copies of earlier tokens as digits of the answer."""
         for i, digit in enumerate(digits):
@@ -81,7 +77,7 @@ def add_subtract(columns: TokenColumns, operator: int, a: list[int], b: list[int
             zero = zero & (columns[flags[-1]] == 1)
         flags.append(columns.append(zero, [digit, *flags[-1:]], f"zero so far {i}"))
 
-    columns.start_answer()
+    columns.answer_start = len(columns.columns)
     negative = minus & (columns[carry[0]] == 1)
     columns.append(np.where(negative, MINUS, PLUS), [operator, carry[0]], "sign")
     for i, digit in enumerate(digits):
@@ -120,7 +116,7 @@ def multiply(columns: TokenColumns, operator: int, a: list[int], b: list[int]) -
             result.append(columns.append(value % 10, inputs, f"sum {j} digit {i + j}"))
             carry = [carry_out]
         total = result
-    columns.start_answer()
+    columns.answer_start = len(columns.columns)
     columns.append_answer(total)
 
 
@@ -151,7 +147,7 @@ def divide(columns: TokenColumns, operator: int, a: list[int], b: list[int]) -> 
             rejected, remainder = _try(columns, remainder, multiples[factor], name)
             rejections[place].append(rejected)
 
-    columns.start_answer()
+    columns.answer_start = len(columns.columns)
     for place in range(n - 1):
         accepted = [1 - columns[rejected] for rejected in rejections[place]]
         quotient = np.einsum("f,fn->n", (8, 4, 2, 1), np.stack(accepted))

@@ -7,9 +7,7 @@ Lines that are damaged or outside the domain of params.yaml are listed and left 
 """
 
 import argparse
-import csv
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -41,22 +39,12 @@ def read_mispredictions(path: Path, grammar: Grammar) -> tuple[list[str], list[s
     return equations, skipped
 
 
-def read_hard_cases(path: Path) -> list[str]:
-    """Return the equations of the CSV file; an absent file has none."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if rows.fieldnames != [COLUMN]:
-            raise UserError(
-                f"{path} has the columns {rows.fieldnames}", f"give it one column, {COLUMN}"
-            )
-        return [row[COLUMN] for row in rows]
-
-
 def add(source: Path, target: Path, grammar: Grammar) -> tuple[int, int, list[str]]:
     """Add the equations of `source` to `target`; return the added, the total and the skipped."""
-    present = read_hard_cases(target)
+    text = target.read_text(encoding="utf-8") if target.exists() else COLUMN
+    header, *present = text.splitlines() or [""]
+    if header != COLUMN:
+        raise UserError(f"{target} has the columns {header!r}", f"give it one column, {COLUMN}")
     rotated = source.with_name(f"{source.name}.1")
     equations: list[str] = []
     skipped: list[str] = []
@@ -65,9 +53,7 @@ def add(source: Path, target: Path, grammar: Grammar) -> tuple[int, int, list[st
         equations += read
         skipped += left_out
     total = list(dict.fromkeys(present + equations))
-    draft = target.with_name(f"{target.name}.draft")
-    draft.write_text("\n".join([COLUMN, *total]) + "\n", encoding="utf-8")
-    os.replace(draft, target)
+    target.write_text("\n".join([COLUMN, *total]) + "\n", encoding="utf-8")
     return len(set(equations) - set(present)), len(total), skipped
 
 

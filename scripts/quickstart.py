@@ -93,6 +93,7 @@ def reproduce_and_promote() -> str:
 def local_service() -> Iterator[str]:
     """Run `python -m serving` on PORT or a free port; yield its address when it is ready."""
     port = os.environ.get("PORT") or str(free_port())
+    address = f"http://127.0.0.1:{port}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("API_KEYS")}
     environment |= {
         "PORT": port,
@@ -100,27 +101,19 @@ def local_service() -> Iterator[str]:
         "ROOT_PATH": "",
         "MODEL_URI": f"models:/{MODEL_NAME}@{PRODUCTION}",
     }
-    descriptor, log = tempfile.mkstemp(prefix="arithmetic-lm-", suffix=".log")
-    with os.fdopen(descriptor, "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving"],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+    command, nothing = [sys.executable, "-m", "serving"], subprocess.DEVNULL
+    with (
+        tempfile.NamedTemporaryFile(prefix="arithmetic-lm-", suffix=".log", delete=False) as log,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=nothing, stdout=log, stderr=log
+        ) as process,
+    ):
         try:
-            wait_for(f"http://127.0.0.1:{port}/readyz", f"its log is {log}", process)
-            yield f"http://127.0.0.1:{port}"
-            Path(log).unlink()
+            wait_for(f"{address}/readyz", f"its log is {log.name}", process)
+            yield address
+            Path(log.name).unlink()
         finally:
             process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def free_port() -> int:

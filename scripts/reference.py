@@ -1,18 +1,18 @@
-"""Write docs/reference/ from params, settings, the HTTP API, the Makefile and the metrics.
+"""Write the tables of docs/reference/ from params, settings, HTTP API, Makefile and metrics.
 
     make reference       python -m scripts.reference
 
-A test checks that the committed pages are what this writes.
+Each page is written by hand up to MARKER; the rest is replaced. Tests check that the committed
+pages are what this writes, and that the metrics of the pipeline are all described by hand.
 """
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from registry.dvc_lock import read_yaml
-from scripts.metric_descriptions import FILES, IN_MLFLOW
 from serving.app import create_app
 from serving.metrics import Metrics
 from serving.settings import Settings
@@ -20,6 +20,7 @@ from stages.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+MARKER = "<!-- The rest is written by `make reference`. -->\n"
 Rows = Sequence[Sequence[str]]
 
 
@@ -120,94 +121,31 @@ def make_targets() -> str:
     return "".join(parts)
 
 
-def metrics() -> str:
-    """Return the page of all metrics: of the pipeline, in MLflow, and of the service."""
-    parts = []
-    for path, columns in FILES.items():
-        rows = [
-            (f"`{name}`", f"`{logged}`" if logged else "", meaning)
-            for name, (logged, meaning) in columns.items()
-        ]
-        parts.append(f"\n## {path}\n\n{render([('metric', 'in MLflow', 'meaning'), *rows])}")
-    only = [(f"`{name}`", meaning) for name, meaning in IN_MLFLOW.items()]
-    parts.append(f"\n## Only in MLflow\n\n{render([('metric', 'meaning'), *only])}")
-    served: list[Sequence[str]] = [("metric", "type", "labels", "meaning")]
+def service_metrics() -> str:
+    """Return the table of the service's metrics."""
+    rows: list[Sequence[str]] = [("metric", "type", "labels", "meaning")]
     for metric in vars(Metrics()).values():
         if hasattr(metric, "describe"):
             family = next(iter(metric.describe()))
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            served.append((f"`{name}`", family.type, labels, family.documentation))
-    table = render(served)
-    parts.append(f"\n## Of the service\n\nBesides those of the process (`process_…`):\n\n{table}")
-    return "".join(parts)
+            rows.append((f"`{name}`", family.type, labels, family.documentation))
+    return "\n" + render(rows)
 
 
-# Page: the beginning and the rest.
-PAGES: dict[str, tuple[str, Callable[[], str]]] = {
-    "params": (
-        """\
-<!-- Written by `make reference`; edit the docstrings of stages/params.py and registry/gate.py. -->
-
-# Params
-
-The keys of `params.yaml` with their committed values. An unknown key or an unusable value stops
-every stage with `error:` and `hint:`. `experiments/*.yaml` are named sets of other values.
-""",
-        params,
-    ),
-    "settings": (
-        """\
-<!-- Written by `make reference`; edit serving/settings.py. -->
-
-# Settings of the service
-
-Environment variables of `python -m serving`. An unusable value stops the service with `error:` and
-`hint:`. MLflow's own variables (`MLFLOW_TRACKING_TOKEN`, `MLFLOW_TRACKING_USERNAME`, …) are read by
-MLflow. With `TRUSTED_KEY` set to a public key file, only versions signed by its private half are
-served; registration signs with `SIGNING_KEY`.
-""",
-        settings,
-    ),
-    "http-api": (
-        """\
-<!-- Written by `make reference`; edit serving/schemas.py and the routes' docstrings. -->
-
-# HTTP API
-
-The running service shows the same at `/docs`, where requests can be tried. Every error is JSON.
-""",
-        http_api,
-    ),
-    "make-targets": (
-        """\
-<!-- Written by `make reference`; edit the Makefile. -->
-
-# Make targets
-
-Every target first installs what it needs (`make setup`, instant when done). Values in capitals
-follow the target: `make promote VERSION=3`.
-""",
-        make_targets,
-    ),
-    "metrics": (
-        """\
-<!-- Written by `make reference`; edit scripts/metric_descriptions.py and serving/metrics.py. -->
-
-# Metrics
-
-The pipeline writes `metrics/*` (`dvc metrics show`, `dvc plots show`), registration logs them to
-MLflow under the names in the second column, the service exposes its own at `/metrics`.
-""",
-        metrics,
-    ),
+PAGES = {
+    "params": params,
+    "settings": settings,
+    "http-api": http_api,
+    "make-targets": make_targets,
+    "metrics": service_metrics,
 }
 
 
 def render_page(name: str) -> str:
-    """Return a whole page."""
-    beginning, rest = PAGES[name]
-    return beginning + rest()
+    """Return a whole page: what is written by hand up to MARKER, and the rest."""
+    beginning = (REFERENCE / f"{name}.md").read_text("utf-8").partition(MARKER)[0]
+    return beginning + MARKER + PAGES[name]()
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from arithmetic.errors import UserError
 
@@ -32,14 +32,12 @@ def stop_if_orphaned() -> None:
         raise UserError("dvc was killed, so the stage stops", "run `dvc repro` to continue")
 
 
-def _report_interrupt(
-    kind: type[BaseException], value: BaseException, traceback: TracebackType | None
-) -> None:
+def _report_interrupt(kind: type[BaseException], *details: Any) -> None:
     # For Ctrl-C while a stage still imports torch, outside of its `cli_errors`.
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:
-        sys.__excepthook__(kind, value, traceback)
+        sys.__excepthook__(kind, *details)
 
 
 sys.excepthook = _report_interrupt

@@ -41,14 +41,11 @@ class Equations(NamedTuple):
     a: np.ndarray
     b: np.ndarray
 
-    def select(self, rows: slice | np.ndarray) -> "Equations":
-        """Return some of the equations."""
-        return Equations(self.operation, self.a[rows], self.b[rows])
-
     def split(self, size: int) -> Iterator["Equations"]:
         """Return consecutive parts of at most `size`."""
         for start in range(0, len(self.a), size):
-            yield self.select(slice(start, start + size))
+            rows = slice(start, start + size)
+            yield Equations(self.operation, self.a[rows], self.b[rows])
 
 
 Task = Callable[["WorkerModel", Equations], np.ndarray]

@@ -4,8 +4,6 @@ A checkpoint is not an output: DVC removes a stage's outputs before it runs. It 
 `.checkpoints/`, ignored by git and DVC, with the digest of everything that decides the result.
 """
 
-import hashlib
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,34 +14,40 @@ import torch
 from filelock import FileLock, Timeout
 
 from arithmetic.errors import UserError
+from arithmetic.model import Transformer
+from stages.optimizer import ScheduledOptimizers
 
-DIGEST_SIZE = hashlib.sha256().digest_size
 CHECKPOINT = Path(".checkpoints/train.pt")
 LOCK_SECONDS = 20.0  # an orphan of a killed `dvc` notices at its next step and ends
 
 
-def save(key: str, state: dict[str, Any], path: Path = CHECKPOINT) -> None:
-    """Replace a checkpoint atomically; a digest comes first in the file."""
-    buffer = io.BytesIO()
-    torch.save({"key": key, **state}, buffer)
-    content = buffer.getvalue()
+def save(
+    key: str,
+    model: Transformer,
+    optimizers: ScheduledOptimizers,
+    progress: dict[str, Any],
+    path: Path = CHECKPOINT,
+) -> None:
+    """Replace a checkpoint atomically."""
+    states = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
     draft = path.with_suffix(".draft")
-    draft.write_bytes(hashlib.sha256(content).digest() + content)
+    torch.save({"key": key, "progress": progress, **states}, draft)
     os.replace(draft, path)
 
 
-def load(key: str, path: Path = CHECKPOINT) -> dict[str, Any] | None:
-    """Return the state saved under this key, None if there is none or it is damaged."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+def load(
+    key: str, model: Transformer, optimizers: ScheduledOptimizers, path: Path = CHECKPOINT
+) -> dict[str, Any] | None:
+    """Set model and optimizers to the state saved under this key; return its progress, if any."""
+    if not path.exists():
         return None
-    digest, content = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
-    if hashlib.sha256(content).digest() != digest:
-        print(f"train: ignoring {path}, which is damaged", flush=True)
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    if state["key"] != key:
         return None
-    state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
-    return state if state.pop("key") == key else None
+    model.load_state_dict(state["model"])
+    optimizers.load_state_dict(state["optimizers"])
+    progress: dict[str, Any] = state["progress"]
+    return progress
 
 
 @contextmanager

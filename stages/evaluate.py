@@ -62,8 +62,8 @@ def evaluate(
     domain["margin"] = np.concatenate([part for *_, part in margins])
     rows = choose_decoded(domain["margin"].to_numpy(), params, rng)
     decoded = decode_and_classify(domain.loc[rows], grammar)
-    domain = domain.join(decoded).fillna(dict.fromkeys(OUTCOMES, False))
-    domain[OUTCOMES] = domain[OUTCOMES].astype(bool)
+    domain = domain.join(decoded)
+    domain[OUTCOMES] = domain[OUTCOMES].eq(True)  # NaN where an equation was not decoded
     in_test = pd.concat([build_frame(*item) for item in test.items()], ignore_index=True)
     in_test = in_test.join(decode_and_classify(in_test, grammar))
 

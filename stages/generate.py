@@ -24,9 +24,9 @@ from stages.params import Generate, load_params
 HARD_CASES = Path("hard_cases.csv")
 SUMMARY = Path("metrics/data_summary.csv")
 
-# Of a stratum too small for its share, at most this part goes to training and the rest evenly to
-# the other splits, so that short answers are well represented in each.
-LARGEST_TRAINING_PART = 0.6
+# Of a stratum too small for its share, at most these parts go to the splits, so that short answers
+# are well represented in each.
+LARGEST_PARTS = (0.6, 0.2, 0.2)
 
 
 def quotas(available: dict[int, int], sizes: list[int]) -> dict[int, list[int]]:
@@ -44,12 +44,9 @@ def quotas(available: dict[int, int], sizes: list[int]) -> dict[int, list[int]]:
     strata = sorted(available, key=lambda length: available[length])
     for index, length in enumerate(strata):
         share = [size // (len(strata) - index) for size in wanted]
-        if sum(share) > available[length] * LARGEST_TRAINING_PART and index < len(strata) - 1:
-            others = (1 - LARGEST_TRAINING_PART) / (len(sizes) - 1)
-            parts = [LARGEST_TRAINING_PART] + [others] * (len(sizes) - 1)
-            share = [
-                min(n, int(available[length] * part)) for n, part in zip(share, parts, strict=True)
-            ]
+        if sum(share) > available[length] * LARGEST_PARTS[0] and index < len(strata) - 1:
+            limits = [int(available[length] * part) for part in LARGEST_PARTS]
+            share = list(map(min, share, limits))
         result[length] = share
         wanted = [size - taken for size, taken in zip(wanted, share, strict=True)]
     return result
@@ -66,7 +63,7 @@ def draw(
     np.divide(rng.standard_exponential(len(a)), weights, out=keys, where=weights > 0)
 
     lengths, counts = np.unique(stratum, return_counts=True)
-    available = {int(n): int(count) for n, count in zip(lengths, counts, strict=True)}
+    available = dict(zip(lengths.tolist(), counts.tolist(), strict=True))
     chosen: list[list[np.ndarray]] = [[] for _ in sizes]
     for length, share in quotas(available, sizes).items():
         if sum(share) > available[length]:
@@ -79,8 +76,8 @@ def draw(
         order = members[np.argsort(keys[members], kind="stable")[: sum(share)]]
         # The keys are ordered by weight: shuffle, or the heaviest would all be in one split.
         order = rng.permutation(order)
-        for split, rows in enumerate(np.split(order, np.cumsum(share)[:-1])):
-            chosen[split].append(rows)
+        for parts, rows in zip(chosen, np.split(order, np.cumsum(share)[:-1]), strict=True):
+            parts.append(rows)
     splits = []
     for rows in (np.concatenate(parts) for parts in chosen):
         pairs = zip(a[rows].tolist(), b[rows].tolist(), strict=True)
@@ -113,23 +110,16 @@ def generate(params: Generate, hard_cases: Sequence[Equation] = ()) -> dict[str,
         remaining = [size - taken for size, taken in zip(remaining, sizes, strict=True)]
         for parts, part in zip(frames, draw(grammar, operation, params, sizes, rng), strict=True):
             parts.append(part)
+    added = frame(hard_cases)
     splits = {}
     for name, parts in zip(SPLITS, frames, strict=True):
-        joined = pd.concat(parts, ignore_index=True)
-        splits[name] = joined.iloc[rng.permutation(len(joined))].reset_index(drop=True)
-    return add_hard_cases(splits, params, hard_cases)
-
-
-def add_hard_cases(
-    splits: dict[str, pd.DataFrame], params: Generate, equations: Sequence[Equation]
-) -> dict[str, pd.DataFrame]:
-    """Return the splits with copies of every hard case in training and none in the others."""
-    if not equations:
-        return splits
-    added = frame(sorted(equations, key=lambda e: params.operations.index(e.operation)))
-    kept = {name: data[~data["equation"].isin(added["equation"])] for name, data in splits.items()}
-    kept["train"] = pd.concat([kept["train"], *[added] * params.hard_case_copies])
-    return {name: data.reset_index(drop=True) for name, data in kept.items()}
+        data = pd.concat(parts)
+        data = data.iloc[rng.permutation(len(data))]
+        data = data[~data["equation"].isin(added["equation"])]
+        if name == "train" and len(added):
+            data = pd.concat([data, *[added] * params.hard_case_copies])
+        splits[name] = data.reset_index(drop=True)
+    return splits
 
 
 def read_hard_cases(grammar: Grammar) -> list[Equation]:

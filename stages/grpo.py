@@ -29,7 +29,7 @@ from arithmetic.errors import UserError
 from arithmetic.grammar import Grammar, Operands
 from arithmetic.model import Transformer
 from stages import checkpoint, stop_if_orphaned
-from stages.optimizer import ScheduledOptimizers, set_gradients
+from stages.optimizer import ScheduledOptimizers
 from stages.params import Grpo, Train
 from stages.progress import ProgressBar
 from stages.workers import SHARDS, Workers
@@ -96,10 +96,8 @@ def tune(
     if params.mistake_copies:
         setup = add_mistakes(reference, setup)
     tuning, sums = Tuning(), torch.zeros(len(operations), len(ROLLOUT))
-    if saved := checkpoint.load(key, CHECKPOINT):
-        tuning = Tuning(**saved["tuning"])
-        model.load_state_dict(saved["model"])
-        optimizers.load_state_dict(saved["optimizers"])
+    if saved := checkpoint.load(key, model, optimizers, CHECKPOINT):
+        tuning = Tuning(**saved)
     else:
         tuning.report = count_domain(model, setup, workers, "before")
         tuning.rows += [
@@ -128,8 +126,7 @@ def tune(
             sums.zero_()
             bar.advance(0, describe(tuning, params.steps, len(operations)))
             if workers.rank == 0:
-                states = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
-                checkpoint.save(key, {"tuning": vars(tuning), **states}, CHECKPOINT)
+                checkpoint.save(key, model, optimizers, vars(tuning), CHECKPOINT)
     tuning.report |= count_domain(model, setup, workers, "after")
     return model.state_dict(), tuning
 
@@ -142,26 +139,24 @@ def update_gradients(
     Returns:
         The norm before clipping, and the means by operation: [operations, statistics].
     """
-    parameters = list(model.parameters())
 
-    def compute(shard: int) -> Tensor:
+    def compute(shard: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([setup.train.seed, STREAM, step, shard])
         parts = [roll_out(model, reference, setup, name, rng) for name in setup.grammar.operations]
         losses, statistics = zip(*parts, strict=True)
-        gradients = torch.autograd.grad(torch.stack(losses).mean(), parameters)
-        return torch.cat([*(gradient.flatten() for gradient in gradients), *statistics])
+        return torch.stack(losses).mean(), torch.cat(statistics)
 
-    mean = workers.sum_over_shards(compute) / SHARDS
-    statistics = mean[-len(setup.grammar.operations) * len(ROLLOUT) :]
-    gradient = mean[: -len(statistics)]
+    statistics = workers.average_gradients(model, compute)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradient = torch.cat([part.flatten() for part in gradients])
     norm = math.sqrt(float((gradient * gradient).sum()))
     if not math.isfinite(norm):
         raise UserError(
             f"the reinforcement learning diverged: the gradient's norm is {norm}",
             "lower grpo.learning_rate_factor",
         )
-    scale = min(1.0, setup.params.max_gradient_norm / (norm + 1e-12))
-    set_gradients(parameters, gradient * scale)
+    for part in gradients:
+        part *= min(1.0, setup.params.max_gradient_norm / (norm + 1e-12))
     return norm, statistics.view(-1, len(ROLLOUT))
 
 
@@ -264,11 +259,10 @@ def count_failures(
 
     def compute(shard: int) -> Tensor:
         a, b = (operand[shard::SHARDS] for operand in operands)
-        outcomes = [outcome for _, outcome in find_failures(model, setup, operation, (a, b))]
-        flags = [(o.wrong, o.hallucination, o.infinite_generation) for o in outcomes]
-        return torch.tensor(flags, dtype=torch.float64).reshape(-1, len(GREEDY)).sum(0)
+        outcomes = [outcome[:3] for _, outcome in find_failures(model, setup, operation, (a, b))]
+        return torch.tensor(outcomes, dtype=torch.int64).reshape(-1, 3).sum(0)
 
-    return [int(count) for count in workers.sum_over_shards(compute)]
+    return workers.sum_over_shards(compute).tolist()
 
 
 def validate(
@@ -276,11 +270,9 @@ def validate(
 ) -> dict[str, float]:
     """Return the shares GREEDY of the operation's validation equations."""
     operands = setup.validation[operation]
-    shares = [
-        count / len(operands[0])
-        for count in count_failures(model, setup, operation, operands, workers)
-    ]
-    return dict(zip(GREEDY, (1 - shares[0], *shares[1:]), strict=True))
+    counts = count_failures(model, setup, operation, operands, workers)
+    wrong, hallucination, endless = (count / len(operands[0]) for count in counts)
+    return dict(zip(GREEDY, (1 - wrong, hallucination, endless), strict=True))
 
 
 def count_domain(model: Transformer, setup: Setup, workers: Workers, when: str) -> dict[str, int]:

@@ -8,7 +8,7 @@ momentum by the nearest orthogonal matrix, found by a Newton-Schulz iteration.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -107,18 +107,11 @@ class ScheduledOptimizers:
         for part in self._parts:
             part.step()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> list[dict[str, Any]]:
         """Return the state to save."""
-        return {str(place): part.state_dict() for place, part in enumerate(self._parts)}
+        return [part.state_dict() for part in self._parts]
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Continue from a saved state."""
-        for place, part in enumerate(self._parts):
-            part.load_state_dict(state[str(place)])
-
-
-def set_gradients(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
-    """Set every parameter's `.grad` from all gradients as one vector."""
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, part in zip(parameters, gradient.split(sizes), strict=True):
-        parameter.grad = part.view_as(parameter)
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)

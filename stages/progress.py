@@ -1,22 +1,11 @@
 """Show a stage's progress: a bar in a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 PLAIN_SECONDS = 15.0  # between plain lines without a status
-
-
-class RateColumn(ProgressColumn):
-    """Show the steps a second."""
-
-    def render(self, task: Task) -> Text:
-        """Return the text of the column."""
-        rate = task.finished_speed or task.speed
-        return Text(f"{rate:,.0f}/s" if rate else "")
 
 
 class ProgressBar:
@@ -35,35 +24,30 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:,}/{task.total:,}  {task.fields[status]}"),
-            RateColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not self.is_live,
             redirect_stdout=False,
         )
-        self._task = self._progress.add_task(name, total=total, completed=done, status="")
+        self._task = self._progress.add_task(name, total=total, completed=done, status="", rate="")
 
     def __enter__(self) -> "ProgressBar":
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def advance(self, steps: int = 1, status: str = "") -> None:
         """Count some steps and show `status`, where it is given."""
         self.done += steps
-        fields = {"status": status} if status else {}
-        self._progress.update(self._task, advance=steps, **fields)  # type: ignore[arg-type]
         now = time.monotonic()
+        rate = f"{(self.done - self._first) / max(now - self._started, 1e-9):,.0f}/s"
+        fields = {"status": status, "rate": rate} if status else {"rate": rate}
+        self._progress.update(self._task, advance=steps, **fields)  # type: ignore[arg-type]
         is_due = now - self._printed > PLAIN_SECONDS and self.done < self.total
         if (status or is_due) and not self.is_live and not self.is_quiet:
-            rate = (self.done - self._first) / max(now - self._started, 1e-9)
-            count = f"{self.done:,} of {self.total:,}, {rate:,.0f}/s"
+            count = f"{self.done:,} of {self.total:,}, {rate}"
             print(f"{self.name}: {status or count}", flush=True)
             self._printed = now

@@ -32,7 +32,7 @@ from arithmetic.model import Transformer
 from arithmetic.tokenizer import VOCABULARY_SIZE
 from stages import MODEL, checkpoint, grpo, stop_if_orphaned
 from stages.dataset import read_split
-from stages.optimizer import ScheduledOptimizers, set_gradients
+from stages.optimizer import ScheduledOptimizers
 from stages.params import Params, Train, load_params
 from stages.progress import ProgressBar
 from stages.workers import SHARDS, Workers, run_workers
@@ -129,10 +129,8 @@ def train(job: Job, workers: Workers) -> Progress:
     model = Transformer(job.config).initialize(torch.Generator().manual_seed(params.seed))
     optimizers = ScheduledOptimizers(model, params, lambda step: get_phase(params, step)[1])
     progress, key, loss_sum = Progress(), job.digest(), 0.0
-    if saved := checkpoint.load(key):
-        progress = Progress(**saved["progress"])
-        model.load_state_dict(saved["model"])
-        optimizers.load_state_dict(saved["optimizers"])
+    if saved := checkpoint.load(key, model, optimizers):
+        progress = Progress(**saved)
 
     with ProgressBar("train", params.steps, progress.step, is_quiet=workers.rank > 0) as bar:
         while not progress.is_finished(params):
@@ -160,8 +158,7 @@ def train(job: Job, workers: Workers) -> Progress:
                 progress.weights = {k: v.clone() for k, v in model.state_dict().items()}
             bar.advance(0, describe(row, params.steps))
             if workers.rank == 0:
-                states = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
-                checkpoint.save(key, {"progress": vars(progress), **states})
+                checkpoint.save(key, model, optimizers, vars(progress))
     return progress
 
 
@@ -209,19 +206,15 @@ def update_gradients(
     model: Transformer, job: Job, batches: Batches, step: int, workers: Workers
 ) -> float:
     """Set every parameter's gradient, the mean over both shards; return the mean loss a token."""
-    parameters = list(model.parameters())
 
-    def compute(shard: int) -> Tensor:
+    def compute(shard: int) -> tuple[Tensor, Tensor]:
         parts = [batches.get(fmt, step, shard) for fmt in range(len(batches.data))]
         tokens = sum(ids[:, job.prompt_length :].numel() for ids in parts)
         losses = [compute_loss(model, job, fmt, ids)[0] for fmt, ids in enumerate(parts)]
         loss = torch.stack(losses).sum() / tokens
-        gradients = torch.autograd.grad(loss, parameters)
-        return torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach()[None]])
+        return loss, loss.detach()[None]
 
-    mean = workers.sum_over_shards(compute) / SHARDS
-    set_gradients(parameters, mean[:-1])
-    return float(mean[-1])
+    return float(workers.average_gradients(model, compute))
 
 
 @torch.no_grad()
@@ -297,7 +290,7 @@ def build_job(params: Params, train: dict[str, Operands], validation: dict[str, 
         if len(rows) < size:
             raise InvalidParamsError(
                 f"train.batch_sizes has {size} for {fmt.name}, which has {len(rows)} equations",
-                "run `dvc repro` to generate the data again",
+                "lower it or raise generate.train_size",
             )
     return job
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import joblib
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 
 from arithmetic.errors import UserError
 from stages import REPRODUCIBLE_ENVIRONMENT
@@ -52,6 +52,28 @@ class Workers:
         part = compute(self.rank)
         torch.distributed.all_reduce(part)
         return part
+
+    def average_gradients(
+        self, model: nn.Module, compute: Callable[[int], tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Set every parameter's `.grad` to the mean over both shards; return that of statistics.
+
+        Args:
+            compute: returns the loss of a shard, and statistics [K].
+        """
+        parameters = list(model.parameters())
+
+        def differentiate(shard: int) -> Tensor:
+            loss, statistics = compute(shard)
+            gradients = torch.autograd.grad(loss, parameters)
+            return torch.cat([*(gradient.flatten() for gradient in gradients), statistics])
+
+        mean = self.sum_over_shards(differentiate) / SHARDS
+        sizes = [parameter.numel() for parameter in parameters]
+        *parts, statistics = mean.split([*sizes, len(mean) - sum(sizes)])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        return statistics
 
 
 def run_workers(function: Callable[[Any, Workers], Result], job: object) -> Result:

@@ -34,7 +34,7 @@ def test_positions_see_their_past_and_not_their_future(model, position):
 
 @pytest.mark.parametrize("cuts", [[1] * LENGTH, [5, 1, 1, 8], [LENGTH]])
 def test_cached_passes_equal_one_whole_pass(model, cuts):
-    ids, cache = random_ids(3), KVCache(model.config.layers)
+    ids, cache = random_ids(3), KVCache()
     parts = [model(part, 0, cache) for part in ids.split(cuts, dim=1)]
     assert cache.length == LENGTH
     whole = model(ids, 0)
@@ -44,7 +44,7 @@ def test_cached_passes_equal_one_whole_pass(model, cuts):
 
 def test_selected_rows_of_the_cache_continue_as_their_sequences(model):
     ids, rows = random_ids(3), torch.tensor([2, 0, 0])
-    cache = KVCache(model.config.layers)
+    cache = KVCache()
     model(ids[:, :-1], 0, cache)
     cache.select(rows)
     torch.testing.assert_close(model(ids[rows, -1:], 0, cache), model(ids[rows], 0)[:, -1:])
@@ -73,7 +73,6 @@ def test_weights_and_config_rebuild_the_model(directory):
     loaded = load_model(directory)
     assert torch.equal(loaded(ids, 2), model(ids, 2))
     assert not loaded.training
-    assert loaded.parameter_count() == sum(p.numel() for p in model.state_dict().values())
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,8 @@ def test_settings_are_combined_as_dvc_combines_them():
         for seed in (1, 2)
         for sizes in ("[16]", "[32]")
     ]
-    train = parse_yaml(contents["train.seed=2 train.batch_sizes=[32]"], "params.yaml")["train"]
+    content = contents["train.seed=2 train.batch_sizes=[32]"].encode()
+    train = parse_yaml(content, "params.yaml")["train"]
     assert (train["seed"], train["batch_sizes"]) == (2, [32])
 
 

@@ -1,12 +1,15 @@
 """Run the first stages of a small pipeline in this process, without DVC."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
 import pytest
 
-from stages import export, generate, train
+from stages import checkpoint, export, generate, train
+from stages.dataset import read_split
+from stages.params import load_params
 from tests.small_project import small_params, write_params
 
 
@@ -32,3 +35,17 @@ def workspace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(folder)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
     return folder
+
+
+@pytest.fixture
+def make_job(workspace: Path) -> Callable[..., train.Job]:
+    """Return a function that builds the job of `workspace` with changed params of one section."""
+    params = load_params()
+    splits = [read_split(name, params.generate.grammar) for name in ("train", "validation")]
+    checkpoint.CHECKPOINT.parent.mkdir(exist_ok=True)
+
+    def make(section: str, **values: object) -> train.Job:
+        changed = getattr(params, section).model_copy(update=values)
+        return train.build_job(params.model_copy(update={section: changed}), *splits)
+
+    return make

@@ -20,10 +20,9 @@ from arithmetic.grammar import Grammar
 from arithmetic.model import Transformer, load_model
 from stages import checkpoint, grpo, train
 from stages.certify import Equations
-from stages.dataset import read_split
 from stages.evaluate import classify_rows
 from stages.params import load_params
-from stages.train import Job, build_job, train_and_tune
+from stages.train import Job, train_and_tune
 from stages.workers import Workers, run_workers
 from tests.random_models import random_model
 
@@ -31,24 +30,13 @@ CHANGES = {"steps": 12, "questions": 16, "group_size": 4}
 
 
 @pytest.fixture
-def make_job(workspace: Path) -> Callable[..., Job]:
-    """Return a function that builds the small pipeline's job with changed grpo params."""
-    params = load_params()
-    splits = [read_split(name, params.generate.grammar) for name in ("train", "validation")]
-    checkpoint.CHECKPOINT.parent.mkdir(exist_ok=True)
-
-    def make(**values: Any) -> Job:
-        changed = params.grpo.model_copy(update=CHANGES | values)
-        return build_job(params.model_copy(update={"grpo": changed}), *splits)
-
-    return make
+def make_setup(make_job: Callable[..., Job]) -> Callable[..., Any]:
+    return lambda **values: make_job("grpo", **CHANGES | values).grpo
 
 
 @pytest.fixture
-def setup(make_job: Callable[..., Job]) -> grpo.Setup:
-    job = make_job(kl_weight=0.0)
-    assert job.grpo
-    return job.grpo
+def setup(make_setup: Callable[..., grpo.Setup]) -> grpo.Setup:
+    return make_setup(kl_weight=0.0)
 
 
 def test_reward_is_what_evaluation_counts_as_right():
@@ -88,21 +76,19 @@ def test_sampling_follows_the_distribution():
     assert decode_by_sampling(model, 0, prompts.expand(2, -1), edges).max() < len(expected)
 
 
-def make_model(setup: grpo.Setup) -> Transformer:
+@pytest.fixture
+def model(workspace: Path) -> Transformer:
     return load_model(Path("model")).train()
 
 
-def test_divergence_is_zero_before_the_first_step(setup):
-    model = make_model(setup)
+def test_divergence_is_zero_before_the_first_step(setup, model):
     for operation in "+-":
         rng = np.random.default_rng(1)
         _, values = grpo.roll_out(model, copy.deepcopy(model), setup, operation, rng)
         assert values[grpo.ROLLOUT.index("kl")] == 0
 
 
-def test_groups_of_equal_rewards_contribute_nothing(setup, monkeypatch):
-    model = make_model(setup)
-
+def test_groups_of_equal_rewards_contribute_nothing(setup, model, monkeypatch):
     def gradient() -> torch.Tensor:
         rng = np.random.default_rng(1)
         loss, _ = grpo.roll_out(model, model, setup, "+", rng)
@@ -116,9 +102,8 @@ def test_groups_of_equal_rewards_contribute_nothing(setup, monkeypatch):
     assert gradient().any()
 
 
-def test_mistakes_are_asked_more_often(make_job):
-    setup = make_job(mistake_copies=3).grpo
-    model = make_model(setup)
+def test_mistakes_are_asked_more_often(make_setup, model):
+    setup = make_setup(mistake_copies=3)
     more = grpo.add_mistakes(model, setup)
     for operation, (a, b) in setup.questions.items():
         failures = list(grpo.find_failures(model, setup, operation, (a, b)))
@@ -131,8 +116,8 @@ def test_mistakes_are_asked_more_often(make_job):
         assert sorted(set(added[0] + added[1])) == sorted(set(expected))
 
 
-def test_learning_rate_warms_up_and_decays_to_zero(make_job):
-    setup = make_job(steps=10, warmup_steps=2, learning_rate_factor=0.5).grpo
+def test_learning_rate_warms_up_and_decays_to_zero(make_setup):
+    setup = make_setup(steps=10, warmup_steps=2, learning_rate_factor=0.5)
     factors = [setup.learning_rate_factor(step) for step in range(11)]
     assert factors[0] == 0.25
     assert factors[1:] == pytest.approx([0.5 * (10 - step) / 10 for step in range(1, 11)])
@@ -140,7 +125,7 @@ def test_learning_rate_warms_up_and_decays_to_zero(make_job):
 
 def test_one_core_two_and_a_resumed_run_give_the_same_bytes(make_job, monkeypatch):
     def run() -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, int]]:
-        progress, tuning = run_workers(train_and_tune, make_job())
+        progress, tuning = run_workers(train_and_tune, make_job("grpo", **CHANGES))
         for path in checkpoint.CHECKPOINT.parent.glob("*.pt"):
             path.unlink()
         return progress.weights, tuning.rows, tuning.report
@@ -157,20 +142,20 @@ def test_one_core_two_and_a_resumed_run_give_the_same_bytes(make_job, monkeypatc
 
     save = checkpoint.save
 
-    def save_and_stop(key: str, state: dict[str, Any], *path: Path) -> None:
-        save(key, state, *path)
-        if path and state["tuning"]["step"] == 10:
+    def save_and_stop(*arguments: Any) -> None:
+        save(*arguments)
+        if arguments[-1] == grpo.CHECKPOINT and arguments[3]["step"] == 10:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            run_workers(train_and_tune, make_job())
+            run()
     monkeypatch.setattr(train, "update_gradients", None)  # nothing is trained again
     assert_equal(run(), whole)
 
 
-def test_stage_writes_curves_and_errors(make_job):
+def test_stage_writes_curves_and_errors(workspace):
     content = json.loads(load_params().model_dump_json())
     content["grpo"] |= CHANGES
     Path("params.yaml").write_text(json.dumps(content))
@@ -187,9 +172,8 @@ def test_stage_writes_curves_and_errors(make_job):
     assert not list(checkpoint.CHECKPOINT.parent.glob("*.pt"))
 
 
-def test_diverged_gradient_stops(setup, monkeypatch):
+def test_diverged_gradient_stops(setup, model, monkeypatch):
     monkeypatch.setattr(grpo, "estimate_kl", lambda log_p, _: log_p * math.nan)
-    model = make_model(setup)
     with pytest.raises(UserError, match="the gradient's norm is nan") as error:
         grpo.update_gradients(model, model, setup, 0, Workers())
     assert "grpo.learning_rate_factor" in error.value.hint

@@ -6,7 +6,7 @@ import pytest
 
 from arithmetic.errors import InvalidParamsError
 from registry.dvc_lock import read_yaml
-from stages.params import Params, load_params, validate_params
+from stages.params import load_params, validate_params
 from tests.small_project import ROOT
 
 COMMITTED = ROOT / "params.yaml"
@@ -34,18 +34,17 @@ def test_committed_params_are_valid():
         ("train", "seed", -1, "train.seed is -1", "greater than or equal to 0"),
         ("train", "batch_sizes", [1], "train.batch_sizes.0 is 1", "greater than or equal to 2"),
         ("train", "batch_sizes", [64, 64], "2 sizes for the sequence formats add_subtract", "each"),
-        ("train", "batch_sizes", [300_000], "has 300000, more than the 200000", "lower it"),
+        ("train", "decay_steps", 0, "train.decay_steps is 0", "greater than or equal to 1"),
         ("train", "muon_learning_rate", float("nan"), "train.muon_learning_rate is nan", "less"),
         ("train", "muon_momentum", 1.0, "train.muon_momentum is 1.0", "less than 1"),
         ("model", "attention", "none", "model.attention is 'none'", "'dot_product'"),
         ("model", "heads", 3, "is not a multiple of model.heads (3)", "change one of them"),
-        ("generate", "operations", ["+", "^"], "names '^'", "choose from + - * /"),
+        ("generate", "operations", ["+", "^"], "operations is ['+', '^']", "one of + - * /"),
         ("generate", "operations", [], "generate.operations is []", "at least one"),
-        ("generate", "operations", ["+", "+"], "is ['+', '+']", "each operation once"),
+        ("generate", "operations", ["+", "+"], "is ['+', '+']", "each once"),
         ("generate", "cascade_share", 0.9, "add up to more than 1", "lower one of them"),
         ("generate", "max_operand", 0, "generate.max_operand is 0", "greater than or equal to 1"),
-        ("generate", "max_operand", 9, "up to 9 give 100", "lower the sizes or raise"),
-        ("generate", "test_size", 1, "generate.test_size is 1 for 2", "at least one equation"),
+        ("generate", "test_size", 1, "generate.test_size is 1", "greater than or equal to 4"),
         ("grpo", "questions", 30, "grpo.questions is 30", "give a multiple of 4"),
         ("grpo", "group_size", 1, "grpo.group_size is 1", "greater than or equal to 2"),
         ("grpo", "kl_weight", -0.1, "grpo.kl_weight is -0.1", "greater than or equal to 0"),
@@ -70,73 +69,31 @@ def test_missing_key_and_unknown_section_are_named():
     del missing["train"]["seed"]
     with pytest.raises(InvalidParamsError, match=r"key train\.seed is missing"):
         validate_params(missing)
+    missing["train"]["sede"] = 1  # named before the key that it leaves missing
+    with pytest.raises(InvalidParamsError, match=r"unknown key train\.sede"):
+        validate_params(missing)
     with pytest.raises(InvalidParamsError, match="unknown key trian") as error:
         validate_params({**VALID, "trian": {}})
     assert error.value.hint == "did you mean train?"
 
 
-def test_misspelled_key_is_named_before_the_one_it_leaves_missing():
-    content = change("train")
-    content["train"]["sede"] = content["train"].pop("seed")
-    with pytest.raises(InvalidParamsError, match=r"unknown key train\.sede") as error:
-        validate_params(content)
-    assert error.value.hint == "did you mean seed?"
-
-
-def test_training_has_at_least_one_step():
-    with pytest.raises(InvalidParamsError, match="add up to 0") as error:
-        validate_params(change("train", warmup_steps=0, flat_steps=0, decay_steps=0))
-    assert error.value.hint == "give at least one step"
-
-
 @pytest.mark.parametrize(
-    ("written", "value"),
-    [("1e-05", 1e-05), ("1e-2", 0.01), ("0.00001", 1e-05), ("1.0e-5", 1e-05)],
+    ("section", "key", "written", "value"),
+    [("train", "adamw_learning_rate", "1e-05", 1e-05), ("evaluate", "seed", "010", 10)],
 )
-def test_numbers_are_read_as_dvc_writes_them(tmp_path, written, value):
+def test_numbers_are_read_as_dvc_writes_them(tmp_path, section, key, written, value):
     """YAML 1.2: `dvc exp run -S train.adamw_learning_rate=0.00001` writes 1e-05."""
     path = tmp_path / "params.yaml"
-    key = "adamw_learning_rate: "
-    text = COMMITTED.read_text().replace(f"{key}{VALID['train'][key[:-2]]}", key + written)
-    path.write_text(text)
-    assert load_params(path).train.adamw_learning_rate == value
+    before, _, after = COMMITTED.read_text().partition(f"{section}:\n")
+    after = after.replace(f"{key}: {VALID[section][key]}", f"{key}: {written}", 1)
+    path.write_text(f"{before}{section}:\n{after}")
+    assert getattr(getattr(load_params(path), section), key) == value
 
 
-def test_leading_zeros_are_decimal(tmp_path):
+def test_section_given_twice_is_rejected_with_its_lines(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(COMMITTED.read_text().replace("evaluate:\n  seed: 1", "evaluate:\n  seed: 010"))
-    assert load_params(path).evaluate.seed == 10
-
-
-@pytest.mark.parametrize(
-    ("addition", "key"),
-    [("promote: {max_errors: 90, min_margin: 0}\n", "promote"), ("train: {}\n", "train")],
-)
-def test_section_given_twice_is_rejected_with_its_lines(tmp_path, addition, key):
-    path = tmp_path / "params.yaml"
-    lines = COMMITTED.read_text().splitlines()
-    path.write_text(COMMITTED.read_text() + addition)
-    with pytest.raises(InvalidParamsError, match="more than once") as error:
+    lines = [*COMMITTED.read_text().splitlines(), "promote: {max_errors: 90, min_margin: 0}"]
+    path.write_text("\n".join(lines))
+    places = f"promote in lines {lines.index('promote:') + 1}, {len(lines)}"
+    with pytest.raises(InvalidParamsError, match=places):
         load_params(path)
-    first = lines.index(f"{key}:") + 1
-    assert f"{key} in lines {first}, {len(lines) + 1}" in error.value.message
-
-
-@pytest.mark.parametrize("content", [b"", b"- a list", b"just words", b"a: [", b"\t", b"\xff"])
-def test_file_that_is_no_mapping_is_rejected(tmp_path, content):
-    path = tmp_path / "params.yaml"
-    path.write_bytes(content)
-    with pytest.raises(InvalidParamsError, match=r"params\.yaml"):
-        load_params(path)
-
-
-def test_missing_file_is_rejected(tmp_path):
-    with pytest.raises(InvalidParamsError, match="cannot read"):
-        load_params(tmp_path / "params.yaml")
-
-
-def test_every_key_is_documented():
-    for section, field in Params.model_fields.items():
-        documentation = field.annotation.__doc__ or ""
-        for key in VALID[section]:
-            assert key in documentation, f"{section}.{key}"
