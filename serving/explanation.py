@@ -71,7 +71,7 @@ async def explain_answer(request: Request) -> Response:
     """Return each token with its probability, its runners-up and where each head looked."""
     body = await parse_body(ExplainRequest, request.scope, request.receive)
     model: LoadedModel = request.app.state.manager.get_model()
-    equation = parse_equation(model, body.equation)
+    equation = parse_equation(model, body.equation, "equation")
     request.state.version = model.version.version
     content = await request.app.state.explain_thread.run(partial(_explain_json, model, equation))
     return Response(content, media_type="application/json")
