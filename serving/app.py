@@ -5,7 +5,6 @@ The prediction routes are Starlette routes with pydantic bodies, which FastAPI d
 """
 
 import contextlib
-import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ async def health(request: Request, response: Response) -> Health:
     general: dict[str, Any] = {
         "model_loaded": model is not None,
         "model_uri": request.app.state.settings.model_uri,
-        "registry": manager.registry_status(),
+        "registry": manager.registry_status,
         "compare_url": request.app.state.settings.compare_url or None,
         "reason": manager.reason,
         "rejected": manager.rejected(),
@@ -126,7 +125,7 @@ async def health(request: Request, response: Response) -> Health:
         max_operand=model.grammar.max_operand,
         source=manager.source,
         accuracy=model.stats.report(),
-        drift=manager.monitor.drift(),
+        drift=model.stats.drift.psi or None,
     )
 
 
@@ -141,8 +140,6 @@ async def metrics(request: Request) -> Response:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Follow the registry for as long as the application runs."""
     await app.state.manager.start(FIRST_ATTEMPT_SECONDS)
-    gc.collect()
-    gc.freeze()  # what is loaded now stays; collecting it again would make much of the p99
     yield
     app.state.manager.stop()
 

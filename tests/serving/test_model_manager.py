@@ -73,9 +73,9 @@ def test_a_moved_alias_is_followed_without_a_failed_request(follow, models, tmp_
         registry.production = number
         wait_until(lambda: predict(client)["model_version"] == registry.production, 3)
     info = [line for line in client.get("/metrics").text.splitlines() if "model_info{" in line]
-    assert sorted(line[-3:] for line in info) == ["0.0", "0.0", "1.0"]
+    assert len(info) == 1  # the served version's
     wait_until(lambda: len(list((tmp_path / "cache").glob("*/arithmetic-lm-*"))) == 2)
-    assert [entry["version"] for entry in state(tmp_path)["known_good"]] == ["3", "1"]
+    assert [entry["version"] for entry in state(tmp_path)["known_good"].values()] == ["3", "1"]
 
 
 def test_a_numbered_version_is_looked_up_once(start_service, models):
@@ -243,7 +243,7 @@ def test_a_version_named_by_its_number_stays(start_service, often_wrong):
     assert version(client) == "1"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"known_good": 5}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"known_good": []}', b"\xff"])
 def test_a_damaged_state_file_does_not_keep_it_from_starting(follow, models, tmp_path, content):
     registry = FolderRegistry(*models)
     follow(registry)
