@@ -121,9 +121,8 @@ class ModelManager:
         """Return the versions that are not served although they are registered, with reasons."""
         failures = self._failures.copy()
         reasons = {version.version: failure.reason for version, failure in failures.items()}
-        named = self._named
-        if named is not None and named.digest in self._state.rejected:
-            reasons[named.version] = self._state.rejected[named.digest]
+        if self._named and (reason := self._state.rejected.get(self._named.digest)):
+            reasons[self._named.version] = reason
         return reasons
 
     # Polling, in the manager's thread
