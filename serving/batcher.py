@@ -3,8 +3,7 @@
 A request that arrives alone is answered at once; requests that arrive in the same turns of the
 event loop share one call of the model. Measured against a timer of 1 ms, this is faster with one
 client and with 64. Past the limit of its queue a request fails at once with 503, so that the wait
-stays bounded. Single questions go before bulk ones (POST /predict/batch), which keep a quarter of
-each call.
+stays bounded.
 """
 
 import asyncio
@@ -59,27 +58,21 @@ class Pending(NamedTuple):
 class Queue:
     """Hold what waits for calls of one format; `seconds_each` is a moving average."""
 
+    name: str
     is_heavy: bool
     batch_size: Histogram
     depth: Gauge
-    singles: deque[Pending] = field(default_factory=deque)
-    bulk: deque[Pending] = field(default_factory=deque)
+    waiting: deque[Pending] = field(default_factory=deque)
     seconds_each: float = 0.0
 
-    def __len__(self) -> int:
-        return len(self.singles) + len(self.bulk)
-
     def take(self, limit: int) -> list[Pending]:
-        """Remove the next batch; entries whose future is done already are dropped."""
-        bulk = min(len(self.bulk), max(limit // 4, limit - len(self.singles), 1))
-        singles = min(len(self.singles), limit - bulk)
-        batch = [self.singles.popleft() for _ in range(singles)]
-        batch += [self.bulk.popleft() for _ in range(bulk)]
-        return [pending for pending in batch if not pending.future.done()]
-
-    def update_seconds(self, seconds: float, count: int) -> None:
-        """Update the moving average by a call for `count` equations."""
-        self.seconds_each += (seconds / count - self.seconds_each) / 4
+        """Remove the next batch, without entries whose future is done already."""
+        batch: list[Pending] = []
+        while self.waiting and len(batch) < limit:
+            pending = self.waiting.popleft()
+            if not pending.future.done():
+                batch.append(pending)
+        return batch
 
 
 class Batcher:
@@ -96,7 +89,7 @@ class Batcher:
         self._on_batch = on_batch
         self._queues: dict[str, Queue] = {}
         self.heavy_formats: set[str] = set()
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = ThreadPoolExecutor(1, "heavy")
         self._in_thread: list[Pending] = []
         self._is_scheduled = self._is_sweeping = False
         self._arrived = self._seen = 0  # since the last call; and as of the turn before
@@ -128,52 +121,53 @@ class Batcher:
         """
         queue = self._get_queue(get_format(equation.operation).name)
         self._check_room(queue, 1)
-        return self._enqueue(queue.singles, equation)
+        return self._enqueue(queue, equation)
 
     def submit_many(self, equations: Sequence[Equation]) -> list["asyncio.Future[Answer]"]:
-        """Enqueue all equations behind the single ones, or raise OverloadedError and none."""
-        names = [get_format(equation.operation).name for equation in equations]
-        for name, count in Counter(names).items():
-            self._check_room(self._get_queue(name), count)
-        return [
-            self._enqueue(self._queues[name].bulk, equation)
-            for name, equation in zip(names, equations, strict=True)
-        ]
+        """Enqueue all equations, or raise OverloadedError and none."""
+        queues = [self._get_queue(get_format(e.operation).name) for e in equations]
+        for name, count in Counter(queue.name for queue in queues).items():
+            self._check_room(self._queues[name], count)
+        return [self._enqueue(*pair) for pair in zip(queues, equations, strict=True)]
 
     @property
     def is_overloaded(self) -> bool:
         """Return whether a queue is nine tenths full."""
-        return any(10 * len(q) > 9 * self._limits.queue_limit for q in self._queues.values())
+        limit = 0.9 * self._limits.queue_limit
+        return any(len(queue.waiting) > limit for queue in self._queues.values())
 
     def _get_queue(self, name: str) -> Queue:
         if name not in self._queues:
             size, depth = self._metrics.batch_size, self._metrics.queue_depth
             is_heavy = name in self.heavy_formats
-            self._queues[name] = Queue(is_heavy, size.labels(name), depth.labels(name))
+            self._queues[name] = Queue(name, is_heavy, size.labels(name), depth.labels(name))
         return self._queues[name]
 
     def _check_room(self, queue: Queue, count: int) -> None:
-        waiting = len(queue)
-        seconds = waiting * queue.seconds_each
+        waiting = len(queue.waiting)
         # Equations that cannot be answered in time are rejected at once, too.
-        is_late = seconds > self._limits.deadline_seconds * PATIENCE
+        is_late = waiting * queue.seconds_each > self._limits.deadline_seconds * PATIENCE
         if waiting + count > self._limits.queue_limit or (
             is_late and waiting >= self._limits.max_batch_size
         ):
             raise OverloadedError(f"{waiting} equations are waiting; retry in a second")
 
-    def _enqueue(self, line: deque[Pending], equation: Equation) -> "asyncio.Future[Answer]":
+    def _enqueue(self, queue: Queue, equation: Equation) -> "asyncio.Future[Answer]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        line.append(Pending(equation, future, loop.time() + self._limits.deadline_seconds))
+        deadline = loop.time() + self._limits.deadline_seconds
+        queue.waiting.append(Pending(equation, future, deadline))
         self._arrived += 1
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            loop.call_soon(self._flush)
+        self._schedule()
         if not self._is_sweeping:
             self._is_sweeping = True
             loop.call_later(SWEEP_SECONDS, self._sweep)
         return future
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         """Call the model once for every light queue, and start the thread's next call.
@@ -189,31 +183,24 @@ class Batcher:
         self._arrived = self._seen = 0
         self._is_scheduled = False
         for queue in self._queues.values():
-            if queue.is_heavy or not len(queue):
+            if queue.is_heavy or not queue.waiting:
                 continue
             batch = queue.take(self._limits.max_batch_size)
             if batch:
                 started = time.perf_counter()
-                self._settle(queue, batch, self._compute(batch))
-                queue.update_seconds(time.perf_counter() - started, len(batch))
-            if len(queue) and not self._is_scheduled:
-                self._is_scheduled = True
-                loop.call_soon(self._flush)
+                results = self._compute(batch)
+                self._settle(queue, batch, results, time.perf_counter() - started)
+            if queue.waiting:
+                self._schedule()
         self._start_thread_call()
 
     def _start_thread_call(self) -> None:
         """Start the thread's next call, from the heavy queues in turn."""
         if self._in_thread:
             return
-        for name, queue in list(self._queues.items()):
-            if not queue.is_heavy or not len(queue):
-                continue
-            self._queues[name] = self._queues.pop(name)  # last in line for the next call
-            batch: list[Pending] = []
-            while len(queue) and not batch:  # all of a batch can have timed out
-                batch = queue.take(self._limits.max_batch_size)
-            if batch:
-                self._thread = self._thread or ThreadPoolExecutor(1, "heavy")
+        for name, queue in [*self._queues.items()]:
+            if queue.is_heavy and (batch := queue.take(self._limits.max_batch_size)):
+                self._queues[name] = self._queues.pop(name)  # last in line for the next call
                 self._in_thread = batch
                 loop = asyncio.get_running_loop()
                 call = loop.run_in_executor(self._thread, self._compute, batch)
@@ -224,8 +211,7 @@ class Batcher:
         self, queue: Queue, started: float, call: "asyncio.Future[list[Result]]"
     ) -> None:
         batch, self._in_thread = self._in_thread, []
-        self._settle(queue, batch, call.result())
-        queue.update_seconds(time.perf_counter() - started, len(batch))
+        self._settle(queue, batch, call.result(), time.perf_counter() - started)
         self._start_thread_call()
 
     def _compute(self, batch: Sequence[Pending]) -> list[Result]:
@@ -242,7 +228,9 @@ class Batcher:
             log.warning("a batch of %d failed; answering one by one", len(batch), exc_info=error)
             return [result for pending in batch for result in self._compute([pending])]
 
-    def _settle(self, queue: Queue, batch: Sequence[Pending], results: list[Result]) -> None:
+    def _settle(
+        self, queue: Queue, batch: Sequence[Pending], results: list[Result], seconds: float
+    ) -> None:
         for (equation, future, _), result in zip(batch, results, strict=True):
             if future.done():  # the client has gone, or the deadline passed
                 continue
@@ -252,8 +240,9 @@ class Batcher:
                 future.set_exception(failed)
             else:
                 future.set_result(result)
+        queue.seconds_each += (seconds / len(batch) - queue.seconds_each) / 4
         queue.batch_size.observe(len(batch))
-        queue.depth.set(len(queue))
+        queue.depth.set(len(queue.waiting))
         equations = [pending.equation for pending in batch]
         asyncio.get_running_loop().call_soon(self._on_batch, equations, results)
 
@@ -263,8 +252,8 @@ class Batcher:
         now = loop.time()
         waiting = list(self._in_thread)
         for queue in self._queues.values():
-            queue.depth.set(len(queue))
-            waiting += [*queue.singles, *queue.bulk]
+            queue.depth.set(len(queue.waiting))
+            waiting += queue.waiting
         for _, future, deadline in waiting:
             if deadline < now and not future.done():
                 seconds = f"{self._limits.deadline_seconds:g}"

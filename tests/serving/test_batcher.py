@@ -79,18 +79,6 @@ async def test_heavy_formats_take_turns():
     assert "*" in [call[0].operation for call in model.calls[:3]]
 
 
-async def test_singles_go_before_bulk_and_bulk_keeps_a_quarter():
-    model = Model()
-    batcher = make_batcher(model, max_batch_size=8)
-    bulk = batcher.submit_many(many(100, "+", 1))
-    await asyncio.gather(*map(batcher.submit, many(12, "+", 2)))
-    assert not all(future.done() for future in bulk)
-    await asyncio.gather(*bulk)
-    first = [equation.operand_2 for equation in model.calls[0]]
-    assert (first.count(2), first.count(1)) == (6, 2)
-    assert all(len(call) == 8 for call in model.calls)
-
-
 async def test_past_its_limit_a_queue_rejects_at_once_and_the_others_do_not():
     model = Model(slow="/")
     batcher = make_batcher(model, heavy=["divide"], queue_limit=10, max_batch_size=1)
@@ -127,7 +115,7 @@ async def test_cancelled_batches_do_not_hold_up_those_behind_them():
 async def test_equations_that_could_not_be_answered_in_time_are_rejected_at_once():
     model = Model(slow="/")
     batcher = make_batcher(model, heavy=["divide"], max_batch_size=2, deadline_seconds=1.0)
-    batcher._get_queue("divide").update_seconds(3.0, 4)  # 0.19 s each, as a moving average
+    batcher._get_queue("divide").seconds_each = 0.2
     in_thread = batcher.submit(Equation(1, "/", 1))
     await model.called()
     waiting = [batcher.submit(equation) for equation in many(3, "/", 2)]
