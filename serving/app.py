@@ -17,13 +17,14 @@ from pydantic import BaseModel
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
+from registry import download
 from serving import protocols
 from serving.auth import load_keys
 from serving.comparison import compare
 from serving.error_handlers import add_error_handlers
 from serving.explanation import ExplainThread, explain_answer
 from serving.metrics import Metrics
-from serving.model_manager import ModelManager, Registry
+from serving.model_manager import ModelManager
 from serving.predict import PlainRoute, PredictEndpoint, predict_batch
 from serving.request_log import RequestMiddleware
 from serving.schemas import (
@@ -144,11 +145,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.manager.stop()
 
 
-def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
+def create_app(settings: Settings, registry: Any = download) -> FastAPI:
     """Return the application; it begins to follow the registry when it starts.
 
     Args:
-        registry: replaces `registry.download`, for tests.
+        registry: tests replace the module by their own `resolve`, `download` and `verify`.
     """
     keys = load_keys(settings)
     metrics = Metrics()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -34,19 +34,6 @@ log = logging.getLogger(__name__)
 MAX_BACKOFF_SECONDS = 300.0
 KNOWN_GOOD = 2  # versions kept on disk
 ABANDONED_SECONDS = 3600.0  # age of a download whose process was killed
-
-
-class Registry(Protocol):
-    """Describe what the manager needs of `registry.download`."""
-
-    def resolve(self, model_uri: str) -> Any:
-        """Return the version that the URI means: `.name`, `.version`, `.digest`."""
-
-    def download(self, ref: Any, into: Path) -> Path:
-        """Return the verified model directory below `into`; a local one stays in its place."""
-
-    def verify(self, directory: Path, digest: str) -> Path:
-        """Return the directory, or raise InvalidModelError."""
 
 
 class State(BaseModel):
@@ -72,9 +59,8 @@ class Failure(NamedTuple):
 class ModelManager:
     """Hold the model that serves; a background thread, the only writer, replaces it."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, registry: Registry | None = None):
-        self.settings, self._metrics = settings, metrics
-        self._registry: Registry = registry or download
+    def __init__(self, settings: Settings, metrics: Metrics, registry: Any = download):
+        self.settings, self._metrics, self._registry = settings, metrics, registry
         self._cache = open_model_cache(settings)
         self._state_file = self._cache / "state.json"
         path = settings.mispredictions or self._cache / "mispredictions.jsonl"
