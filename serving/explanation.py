@@ -23,7 +23,7 @@ from arithmetic.tokenizer import CHARACTERS
 from serving.error_handlers import DeadlineExceededError, OverloadedError
 from serving.loaded_model import LoadedModel
 from serving.numpy_transformer import forward, read_weights, softmax
-from serving.predict import parse_body, parse_equation
+from serving.predict import parse_equation, read_request
 from serving.schemas import ExplainRequest
 
 Result = TypeVar("Result")
@@ -68,10 +68,8 @@ class ExplainThread:
 
 async def explain_answer(request: Request) -> Response:
     """Return each token with its probability, its runners-up and where each head looked."""
-    body = await parse_body(ExplainRequest, request.scope, request.receive)
-    model: LoadedModel = request.app.state.manager.get_model()
+    body, model = await read_request(ExplainRequest, request)
     equation = parse_equation(model, body.equation, "equation")
-    request.state.version = model.version.version
     content = await request.app.state.explain_thread.run(partial(explain_tokens, model, equation))
     return Response(to_json(content), media_type="application/json")
 

@@ -72,18 +72,13 @@ def self_test(model: OnnxModel, max_error_rate: float) -> None:
     that was registered by mistake.
 
     Raises:
-        InvalidModelError: the model raised, or the error rate is above the limit.
+        InvalidModelError: the error rate is above the limit.
     """
     equations = self_test_equations(model.grammar)
     wrong = []
     for start in range(0, len(equations), TEST_BATCH):
         batch = equations[start : start + TEST_BATCH]
-        try:
-            answers = model.answer(batch)
-        except Exception as error:  # whatever a foreign graph makes onnxruntime or numpy raise
-            reason = " ".join(repr(error).split())[:200]
-            raise InvalidModelError(f"the self-test failed: {reason}", "promote another") from error
-        for equation, answer in zip(batch, answers, strict=True):
+        for equation, answer in zip(batch, model.answer(batch), strict=True):
             expected = solve(equation)
             if classify(answer, expected, equation.operation, model.grammar).wrong:
                 wrong.append(f"{equation}{answer.text} instead of {expected}")

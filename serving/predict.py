@@ -31,7 +31,7 @@ from serving.schemas import BatchRequest, PredictRequest
 JSON_TYPE = b"application/json"
 _JSON_TYPES = re.compile(rb"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
-Model = TypeVar("Model", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class PlainRoute(Route):
@@ -75,10 +75,8 @@ class PredictEndpoint:
 async def predict_batch(request: Request) -> Response:
     """Answer up to 1,024 questions by one version, all or none."""
     started = time.perf_counter()
-    body = await parse_body(BatchRequest, request.scope, request.receive)
-    model = request.app.state.manager.get_model()
+    body, model = await read_request(BatchRequest, request)
     answers = await predict_many(model, body.equations, "equations")
-    request.state.version = model.version.version
     content = {
         "predicted_answers": [answer.text for answer in answers],
         "latency_ms": elapsed_ms(started),
@@ -124,7 +122,15 @@ def parse_equation(model: LoadedModel, text: str, *place: str | int) -> Equation
         raise RequestValidationError([entry]) from error
 
 
-async def parse_body(schema: type[Model], scope: Scope, receive: Receive) -> Model:
+async def read_request(schema: type[Body], request: Request) -> tuple[Body, LoadedModel]:
+    """Return the validated body and the model that answers it; see `parse_body`."""
+    body = await parse_body(schema, request.scope, request.receive)
+    model: LoadedModel = request.app.state.manager.get_model()
+    request.state.version = model.version.version
+    return body, model
+
+
+async def parse_body(schema: type[Body], scope: Scope, receive: Receive) -> Body:
     """Return the validated body.
 
     Raises:

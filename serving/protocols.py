@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.loaded_model import LoadedModel
-from serving.predict import PlainRoute, parse_body, predict_many
+from serving.predict import PlainRoute, predict_many, read_request
 from serving.schemas import MAX_EQUATIONS
 
 MLFLOW_VERSION = "3.17.2"  # tests compare with this version's own server
@@ -108,9 +108,7 @@ async def version() -> Response:
 
 async def invocations(request: Request) -> Response:
     """Answer as an MLflow model server."""
-    body = await parse_body(InvocationsRequest, request.scope, request.receive)
-    model: LoadedModel = request.app.state.manager.get_model()
-    request.state.version = model.version.version
+    body, model = await read_request(InvocationsRequest, request)
     answers = await predict_many(model, body.equations())
     return _json({"predictions": [{"answer": answer.text} for answer in answers]})
 
@@ -199,10 +197,9 @@ async def model_ready(request: Request) -> Response:
 
 async def infer(request: Request) -> Response:
     """Answer a tensor of equations."""
-    model = _find_model(request)
-    body = await parse_body(InferRequest, request.scope, request.receive)
+    _find_model(request)
+    body, model = await read_request(InferRequest, request)
     tensor = body.inputs[0]
-    request.state.version = model.version.version
     answers = [answer.text for answer in await predict_many(model, tensor.data)]
     content: dict[str, Any] = {
         "model_name": model.version.name,

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.auth import ApiKeys
+from serving.auth import Digests, find_name
 from serving.error_handlers import UnauthorizedError
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
@@ -54,7 +54,7 @@ class RequestMiddleware:
     compression apply to all routes.
     """
 
-    def __init__(self, app: ASGIApp, manager: ModelManager, keys: ApiKeys | None, metrics: Metrics):
+    def __init__(self, app: ASGIApp, manager: ModelManager, keys: Digests, metrics: Metrics):
         self._app, self._manager, self._keys, self._metrics = app, manager, keys, metrics
         self._sample, self._max_body = manager.settings.log_sample, manager.settings.max_body_bytes
         # A random start and a number take 0.2 µs, a UUID 7.
@@ -113,8 +113,8 @@ class RequestMiddleware:
 
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Return `receive` with a body limit; raise HTTPException."""
-        if self._keys is not None and not self._is_open(scope):
-            name = self._keys.find_name(scope["headers"])
+        if self._keys and not self._is_open(scope):
+            name = find_name(self._keys, scope["headers"])
             if name is None:
                 raise UnauthorizedError("send an API key as `Authorization: Bearer` or `X-API-Key`")
             scope["state"]["api_key"] = name
