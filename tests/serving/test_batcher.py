@@ -167,17 +167,6 @@ async def test_a_model_that_answers_too_few_fails_instead_of_mixing_answers_up()
     assert [result.text for result in results] == ["0+0=", "1+0=", "2+0="]
 
 
-async def test_a_bug_in_the_callback_harms_no_request():
-    def on_batch(*_):
-        raise RuntimeError("a bug in checking")
-
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    batcher = make_batcher(Model(), on_batch=on_batch)
-    for equation in many(3, "+", 9):
-        assert await batcher.submit(equation) == answer(equation)
-        await asyncio.sleep(0)
-
-
 def test_warm_up_finds_the_formats_that_are_heavier_than_others():
     def model(equations: Sequence[Equation]) -> list[Answer]:
         if equations[0].operation == "/":
