@@ -158,7 +158,7 @@ def test_a_second_version_is_shown_beside(browser, models, tmp_path):
             expect(page.locator("#compare-verdict")).to_have_class("badge wrong")
             expect(page.locator("#compare .differs")).not_to_have_count(0)
             check_accessibility(page)
-        other.terminate()
+        other.process.terminate()
         other.process.wait(20)
         with open_page(browser, service.address, errors="503") as page:
             expect(page.locator("#compare-note")).to_contain_text("refused")

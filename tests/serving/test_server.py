@@ -23,7 +23,7 @@ def test_saturated_connections_are_answered_and_closed_in_order(tmp_path, exact_
         loops = Loops(service.port, requests, reconnect=False)
         with loops.running(CONNECTIONS):
             time.sleep(0.7)
-            service.terminate()
+            service.process.terminate()
             assert service.process.wait(15) == 0
     assert loops.failures == 0
     assert loops.statuses[200] > CONNECTIONS
@@ -35,7 +35,7 @@ def test_connections_that_are_idle_at_the_signal_are_answered_once_more(tmp_path
         for connection in connections:
             connection.sendall(question("1+1="))
             read_response(connection)
-        service.terminate()
+        service.process.terminate()
         time.sleep(0.3)
         for connection in connections:
             connection.sendall(question("1+1="))
@@ -54,7 +54,7 @@ def test_while_draining_it_is_not_ready_and_still_answers(tmp_path, exact_model)
             read_response(used)
             slow.sendall(raw[:-5])
             time.sleep(0.2)
-            service.terminate()
+            service.process.terminate()
             started = time.monotonic()
             time.sleep(0.3)
             status, headers, body = service.get("/readyz")
@@ -77,7 +77,7 @@ def test_the_grace_period_ends_what_does_not_end_itself(tmp_path, exact_model):
         with service.connect() as stuck:
             stuck.sendall(question("1+1=")[:-5])
             time.sleep(0.2)
-            service.terminate()
+            service.process.terminate()
             assert service.process.wait(6) == 0
         assert "graceful shutdown exceeded" in service.log.read_text()
 

@@ -56,7 +56,7 @@ def test_nothing_is_written_outside_the_cache_and_no_name_is_looked_up(tmp_path,
     with run_service(log, PYTHONPATH=os.pathsep.join(paths), **settings) as service:
         assert service.ask(question("1+1="))[0] == 200
         assert service.get("/docs")[0] == 200
-        service.terminate()
+        service.process.terminate()
         assert service.process.wait(10) == 0
     lines = log.read_text().splitlines()
     assert not [line for line in lines if line.startswith("LOOKUP")]
