@@ -89,15 +89,11 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            limited = self._admit(scope, receive)
-        except HTTPException as error:
+            await self._app(scope, self._admit(scope, receive), send_with_id)
+        except HTTPException as error:  # from _admit: the application answers its own
             state["outcome"] = getattr(error, "outcome", None)
             response = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
             await response(scope, receive, send_with_id)
-            self._finish(scope, status, started)
-            return
-        try:
-            await self._app(scope, limited, send_with_id)
         except Exception:
             status = 500  # ServerErrorMiddleware answers
             raise
