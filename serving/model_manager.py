@@ -260,7 +260,7 @@ class ModelManager:
         self.reason = reason
         # It serves until there is another: no request fails meanwhile.
         previous, self._previous = self._previous, None
-        if previous is not None:
+        if previous is not None and previous.version.digest != digest:
             self._activate(previous, "last_known_good")
         else:
             self._load_known_good()
