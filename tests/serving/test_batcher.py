@@ -79,6 +79,18 @@ async def test_heavy_formats_take_turns():
     assert "*" in [call[0].operation for call in model.calls[:3]]
 
 
+async def test_singles_go_before_bulk_and_bulk_keeps_a_quarter():
+    model = Model()
+    batcher = make_batcher(model, max_batch_size=8)
+    bulk = batcher.submit_many(many(100, "+", 1))
+    await asyncio.gather(*map(batcher.submit, many(12, "+", 2)))
+    assert not all(future.done() for future in bulk)
+    await asyncio.gather(*bulk)
+    first = [equation.operand_2 for equation in model.calls[0]]
+    assert (first.count(2), first.count(1)) == (6, 2)
+    assert all(len(call) == 8 for call in model.calls)
+
+
 async def test_past_its_limit_a_queue_rejects_at_once_and_the_others_do_not():
     model = Model(slow="/")
     batcher = make_batcher(model, heavy=["divide"], queue_limit=10, max_batch_size=1)
