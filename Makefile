@@ -15,7 +15,7 @@ export no_proxy := $(loopback)
 export NO_PROXY := $(loopback)
 
 # Values given on the command line reach the programs by the environment, with their quotes and $.
-$(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM,\
+$(foreach name,VERSION REASON OVERRIDE_GATE CANDIDATE_URL SERVICE_URL NAME FROM SET,\
 	$(if $(filter command,$(firstword $(origin $(name)))),\
 		$(eval override export $(name) := $$(value $(name)))))
 needs = @test -n "$$$(1)" || { printf 'error: no $(1)\nhint: make $@ $(1)=%s\n' '$(2)' >&2; exit 2; }
@@ -77,6 +77,9 @@ audit: setup ## look up known vulnerabilities of what the serving image installs
 experiment: setup ## run the pipeline in a copy with experiments/NAME.yaml (NAME=four-operations)
 	$(call needs,NAME,four-operations)
 	@python -m scripts.experiment "$$NAME"
+sweep: setup-ray ## run the pipeline on Ray with each combination of params (SET=train.seed=1,2)
+	$(call needs,SET,train.seed=1$(comma)2)
+	@set -f; python -m scripts.sweep $$SET
 hard-cases: setup ## add a service's wrong answers to the training data (FROM=mispredictions.jsonl)
 	$(call needs,FROM,mispredictions.jsonl)
 	@python -m scripts.hard_cases "$$FROM"

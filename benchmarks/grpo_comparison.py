@@ -9,15 +9,17 @@ the same time. Writes benchmarks/results/grpo.json after every seed.
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -46,43 +48,40 @@ def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
     start = train.train(job, workers)
     model = Transformer(job.config)
     model.load_state_dict(start.weights)
-    clock = time.monotonic()
-    wrong = {"start": find_wrong(model, job.grpo, workers)}
-    counting = time.monotonic() - clock
-    clock = time.monotonic()
-    weights, tuning = grpo.tune(job.config, start.weights, job.grpo, job.digest(), workers)
-    tuning_and_counting = time.monotonic() - clock
-    supervised = continue_supervised(model, job, workers)
+    wrong = pd.DataFrame()
+    wrong["start"], before = timed(find_wrong, model, job.grpo, workers)
+    (weights, tuning), seconds = timed(
+        grpo.tune, job.config, start.weights, job.grpo, job.digest(), workers
+    )
+    rows, seconds_supervised = timed(continue_supervised, model, job, workers)
     wrong["supervised"] = find_wrong(model, job.grpo, workers)
     model.load_state_dict(weights)
-    clock = time.monotonic()
-    wrong["grpo"] = find_wrong(model, job.grpo, workers)
-    counting += time.monotonic() - clock  # a model with fewer errors is counted faster
-    chains = list_chains(job.grpo.grammar)
-    lengths = range(job.grpo.grammar.digits + 1)
-    errors = {name: int(mask.sum()) for name, mask in wrong.items()}
-    new_errors = {name: int((mask & ~wrong["start"]).sum()) for name, mask in wrong.items()}
-    assert errors["grpo"] == tuning.report["errors_after"]
-    return {
-        "start": {"steps": start.step, "errors": errors["start"]},
-        "grpo": {
-            "steps": tuning.step,
-            "seconds": round(tuning_and_counting - counting, 1),
-            "errors": errors["grpo"],
-            "new_errors": new_errors["grpo"],
-            "curve": average(tuning.rows),
-        },
+    wrong["grpo"], after = timed(find_wrong, model, job.grpo, workers)
+    seconds = round(seconds - before - after, 1)  # `tune` counts both times, too
+    parts = {
+        "grpo": {"steps": tuning.step, "seconds": seconds, "curve": average(tuning.rows)},
         "supervised": {
-            **supervised,
-            "errors": errors["supervised"],
-            "new_errors": new_errors["supervised"],
-        },
-        "equations": tuning.report["equations"],
-        "errors_by_chain": {
-            name: [int((chains[mask] == length).sum()) for length in lengths]
-            for name, mask in wrong.items()
+            "steps": rows[-1]["step"],
+            "seconds": seconds_supervised,
+            "curve": average(rows),
         },
     }
+    errors, new_errors = wrong.sum(), wrong[~wrong["start"]].sum()
+    for name, part in parts.items():
+        part |= {"errors": int(errors[name]), "new_errors": int(new_errors[name])}
+    return {
+        "start": {"steps": start.step, "errors": int(errors["start"])},
+        **parts,
+        "equations": len(wrong),
+        "errors_by_chain": wrong.groupby(list_chains(job.grpo.grammar)).sum().to_dict("list"),
+    }
+
+
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """Return the result of a call, and its seconds."""
+    started = time.monotonic()
+    result = function(*arguments)
+    return result, round(time.monotonic() - started, 1)
 
 
 def find_wrong(model: Transformer, setup: grpo.Setup, workers: Workers) -> np.ndarray:
@@ -111,17 +110,18 @@ def list_chains(grammar: Grammar) -> np.ndarray:
     return np.concatenate(chains)
 
 
-def continue_supervised(model: Transformer, job: train.Job, workers: Workers) -> dict[str, Any]:
-    """Train on with the learning rates of GRPO."""
+def continue_supervised(
+    model: Transformer, job: train.Job, workers: Workers
+) -> list[dict[str, Any]]:
+    """Train on with the learning rates of GRPO; return its validations by step and operation."""
     assert job.grpo
     steps = job.grpo.params.steps * SUPERVISED_STEPS
     setup = replace(job.grpo, params=job.grpo.params.model_copy(update={"steps": steps}))
     batches = train.Batches(job)
     optimizers = ScheduledOptimizers(model, job.params, setup.learning_rate_factor)
     rows: list[dict[str, Any]] = []
-    clock = time.monotonic()
     for step in range(steps + 1):
-        if step % max(1, steps // ROWS) == 0:
+        if step % max(1, steps // ROWS) == 0 or step == steps:
             rows += [
                 {"step": step, **grpo.validate(model, setup, operation, workers)}
                 for operation in setup.grammar.operations
@@ -129,16 +129,13 @@ def continue_supervised(model: Transformer, job: train.Job, workers: Workers) ->
         if step < steps:
             train.update_gradients(model, job, batches, step, workers)
             optimizers.step()
-    seconds = time.monotonic() - clock
-    return {"steps": steps, "seconds": round(seconds, 1), "curve": average(rows)}
+    return rows
 
 
-def average(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+def average(rows: list[dict[str, Any]]) -> list[dict[Any, Any]]:
     """Return greedy exact match by step, the mean over the operations."""
-    by_step: dict[int, list[float]] = {}
-    for row in rows:
-        by_step.setdefault(row["step"], []).append(row["exact_match"])
-    return [{"step": k, "exact_match": round(sum(v) / len(v), 6)} for k, v in by_step.items()]
+    means = pd.DataFrame(rows).groupby("step")["exact_match"].mean()
+    return means.round(6).reset_index().to_dict("records")
 
 
 def run_seed(content: dict[str, Any]) -> dict[str, Any]:
@@ -164,10 +161,8 @@ def main() -> None:
     rows: dict[str, Any] = {}
     with cli_errors():
         for seed in options.seeds:
-            with tempfile.TemporaryDirectory() as scratch:
-                os.chdir(scratch)
+            with tempfile.TemporaryDirectory() as scratch, chdir(scratch):
                 rows[str(seed)] = run_seed(merge(content, {"train": {"seed": seed}}))
-                os.chdir(ROOT)
             for name in ("start", "grpo", "supervised"):
                 part = {k: v for k, v in rows[str(seed)][name].items() if k != "curve"}
                 print(f"seed {seed}, {name}: {part}", flush=True)

@@ -12,9 +12,8 @@ class Point:
         module: of `python -m`; `repro` is DVC itself.
         event: of the hook, a regular expression.
         after: events count from this one on.
-        nth: which of the events; 0 is a random one.
+        nth: which of the events, at random.
         effect: `half` or `empty`: what the kill leaves of the file that is being written.
-        target: `self` or `group`.
     """
 
     name: str
@@ -22,23 +21,25 @@ class Point:
     module: str
     event: str
     after: str = ""
-    nth: int = 1
+    nth: range = range(1, 2)
     effect: str = ""
-    target: str = "self"
 
 
 LOCK = r"^open .*dvc\.lock$"
 CHECKPOINT = r"^os\.rename \.checkpoints/"
-ANY, STORE_OPENED = "", r"^sqlite3\.connect$"  # thousands of events between two statements
-REGISTER = Point("in register", "register", "stages.register", ANY, STORE_OPENED, 0)
-PROMOTION = Point("in promotion", "promotion", "registry.promotion", ANY, STORE_OPENED, 0)
+STORE_OPENED = r"^sqlite3\.connect$"
+ANY = ""  # thousands of events between two statements, in all about as many as here
+REGISTER = Point("in register", "register", "stages.register", ANY, STORE_OPENED, range(1, 10_000))
+PROMOTION = Point(
+    "in promotion", "promotion", "registry.promotion", ANY, STORE_OPENED, range(1, 25_000)
+)
 POINTS = (
     Point("between two splits", "generate", "stages.generate", r"^open data/test\.csv$"),
     Point("run-cache entry opened", "generate", "repro", r"^open .*\.dvc/cache/runs/"),
     Point("before dvc.lock is written", "generate", "repro", LOCK),
     Point("rwlock emptied", "generate", "repro", r"^open .*\.dvc/tmp/rwlock$", effect="empty"),
     Point("checkpoint half-written", "train", "stages.train", CHECKPOINT, effect="half"),
-    Point("before a checkpoint is replaced", "train", "stages.train", CHECKPOINT, nth=3),
+    Point("before a checkpoint is replaced", "train", "stages.train", CHECKPOINT, nth=range(3, 4)),
     Point("weights without history", "train", "stages.train", r"^open metrics/history\.csv$"),
     Point("dvc.lock half-written", "train", "repro", LOCK, effect="half"),
     Point("decoder opened", "export", "stages.export", r"^open model/decoders/"),
@@ -46,4 +47,6 @@ POINTS = (
     Point("metrics without report", "evaluate", "stages.evaluate", r"^open reports/"),
     REGISTER,
     REGISTER,
+    PROMOTION,
+    PROMOTION,
 )

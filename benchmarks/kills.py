@@ -12,7 +12,6 @@ counted. The result is written after every round, and a later run continues from
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -23,49 +22,45 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
 
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from mlflow import MlflowClient
+from voluptuous import Invalid
 
 from arithmetic.errors import InvalidParamsError, UserError, cli_errors
-from benchmarks.kill_points import POINTS, PROMOTION, REGISTER, Point
+from benchmarks.kill_points import POINTS, Point
 from benchmarks.results_file import ROOT, code_digest, read, write
 from benchmarks.workspace import TINY, copy, environment
 from registry import EXPERIMENT, MODEL_NAME, PRODUCTION
-from registry.dvc_lock import read_yaml
+from registry.dvc_lock import md5, read_yaml
 
 HOOK = ROOT / "benchmarks" / "kill_hook"
 STAGES = ("start", "generate", "train", "export", "evaluate", "register")
 REPRO = ("dvc", "repro")
 PROMOTE = ("registry.promotion", "1", "--override-gate", "operands 0-9 are not learned exactly")
+CODE = (
+    *("*.yaml", "benchmarks/kill*.py", "benchmarks/kill_hook/*.py"),
+    *("arithmetic/*.py", "stages/*.py", "registry/*.py"),
+)
 LONGEST_SECONDS = 600.0  # of one command, on a busy machine
-RANDOM_MOMENTS = 2  # in each stage of a round
-
+RANDOM_MOMENTS, RANDOM_SECONDS = 2, 8.0  # in each stage of a round, and how late after its start
 
 # By kind and name: kills by `place` and by `target`, what of DVC was `repaired` by hand, commands
 # that were `not reached` by their kill, or `stopped` with an error of their own.
 Counts = Counter[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Hold an undisturbed run: hashes, seconds of each stage, events of random points."""
-
-    folder: Path
-    files: dict[str, str]
-    seconds: dict[str, float]
-    events: dict[str, int]
+Hashes = dict[str, str]
 
 
 class Round:
     """Run commands in one copy of the tree, and kill them."""
 
-    def __init__(self, root: Path, rng: random.Random):
-        self.root, self.rng = root, rng
+    def __init__(self, start: Path, root: Path, rng: random.Random):
+        self.root, self.rng = Path(shutil.copytree(start, root)), rng
         self.counts: Counts = Counter()
         self.log, self.mark = root.with_name("log"), root.with_name("mark")
 
@@ -91,89 +86,72 @@ class Round:
         started = [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
         return started[-1] if started else STAGES[0]
 
-    def finish(self, command: tuple[str, ...], **variables: str) -> None:
+    def finish(self, command: tuple[str, ...]) -> None:
         """Run a command to its end; raise UserError if it fails."""
-        process = self.start(command, **variables)
-        try:
-            status: object = process.wait(LONGEST_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            status = "no end"
-        if status:
-            log = self.log.read_text(errors="replace")[-3000:]
-            raise UserError(f"`{' '.join(command)}` in {self.root} ends with {status}: {log}")
+        process = self.start(command)
+        if process.wait(LONGEST_SECONDS):
+            raise UserError(f"`{' '.join(command)}` fails in {self.root}: {self.read_log()}")
 
-    def note_end(self, status: int, place: str) -> None:
-        """Count a command that ended before its kill; raise UserError for an unexpected failure."""
+    def read_log(self) -> str:
+        """Return the end of what the last command printed."""
+        return self.log.read_text(errors="replace")[-3000:]
+
+    def attempt(self, stage: str, point: Point | None) -> None:
+        """Let a command run into a point, or kill it at a random moment of the stage."""
+        target, place = self.rng.choice(["self", "group"]), f"random, {stage}"
+        if point:
+            place = point.name
+            details = {**asdict(point), "nth": self.rng.choice(point.nth), "target": target}
+            command = PROMOTE if stage == "promotion" else REPRO
+            process = self.start(command, KILL_POINT=json.dumps(details))
+            process.wait(LONGEST_SECONDS)
+            is_killed = self.mark.exists()
+        else:
+            process = self.start(REPRO)
+            while process.poll() is None and STAGES.index(self.stage()) < STAGES.index(stage):
+                time.sleep(0.02)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(self.rng.uniform(0, RANDOM_SECONDS))
+            is_killed = process.poll() is None
+            if is_killed:
+                place = f"random, {self.stage()}"
+                kill = os.killpg if target == "group" else os.kill
+                kill(process.pid, signal.SIGKILL)
+                process.wait()
+        if is_killed:
+            alone = "the program alone" if point and point.module != "repro" else "dvc alone"
+            self.counts["place", place] += 1
+            self.counts["target", "the process group" if target == "group" else alone] += 1
+            return
         self.counts["not reached", place] += 1
-        if status:
-            log = self.log.read_text(errors="replace")
-            errors = [line for line in log.splitlines() if line.startswith("error: ")]
+        if process.returncode:
+            errors = [line for line in self.read_log().splitlines() if line.startswith("error: ")]
             if not errors:
-                raise UserError(f"a command in {self.root} fails by itself: {log[-3000:]}")
+                raise UserError(f"a command in {self.root} fails by itself: {self.read_log()}")
             self.counts["stopped", " ".join(errors[-1].split()[:8])] += 1
 
-    def kill_at_point(self, point: Point, events: int) -> None:
-        """Let a command run into a point."""
-        target = self.rng.choice(["self", "group"])
-        point = replace(point, target=target, nth=point.nth or self.rng.randint(1, events))
-        command = PROMOTE if point.stage == "promotion" else REPRO
-        process = self.start(command, KILL_POINT=json.dumps(asdict(point)))
-        status = process.wait(LONGEST_SECONDS)
-        if not self.mark.exists():
-            self.note_end(status, point.name)
-            return
-        self.counts["place", point.name] += 1
-        alone = "dvc alone" if point.module == "repro" else "the program alone"
-        self.counts["target", "the process group" if target == "group" else alone] += 1
-
-    def kill_at_random(self, stage: str, seconds: float) -> None:
-        """Kill `dvc` or its process group at a random moment of a stage, or of its start."""
-        process = self.start(REPRO)
-        while process.poll() is None and STAGES.index(self.stage()) < STAGES.index(stage):
-            time.sleep(0.02)
-        try:
-            self.note_end(process.wait(self.rng.uniform(0, seconds)), f"random, {stage}")
-            return
-        except subprocess.TimeoutExpired:
-            pass
-        stage = self.stage()
-        if self.rng.random() < 0.5:
-            process.kill()
-            self.counts["target", "dvc alone"] += 1
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-            self.counts["target", "the process group"] += 1
-        process.wait()
-        self.counts["place", f"random, {stage}"] += 1
-
-    def run(self, reference: Reference, kills: int) -> None:
-        """Kill at most `kills` times, in the order of the stages; finish and check."""
+    def run(self, kills: int) -> None:
+        """Kill at most `kills` times, in the order of the stages; finish."""
         plan: list[tuple[str, Point | None]] = []
-        for stage in STAGES:
+        for stage in (*STAGES, "promotion"):
             plan += [(stage, point) for point in POINTS if point.stage == stage]
-            plan += [(stage, None)] * RANDOM_MOMENTS
-        plan += [("promotion", PROMOTION)] * 2
+            plan += [(stage, None)] * (RANDOM_MOMENTS if stage in STAGES else 0)
         chosen = sorted(self.rng.sample(range(len(plan)), min(kills, len(plan))))
-        is_finished = False
-        for stage, point in (plan[index] for index in chosen):
-            if stage == "promotion" and not is_finished:
-                self.finish(REPRO)
-                is_finished = True
-            if point:
-                self.kill_at_point(point, reference.events.get(point.name, 1))
-            else:
-                self.kill_at_random(stage, reference.seconds[stage])
+        parts = [plan[index] for index in chosen]
+        for stage, point in parts:
+            if stage != "promotion":
+                self.attempt(stage, point)
         self.finish(REPRO)
+        for stage, point in parts:
+            if stage == "promotion":
+                self.attempt(stage, point)
         self.finish(PROMOTE)
-        self.check(reference)
 
-    def check(self, reference: Reference) -> None:
+    def check(self, expected: Hashes) -> None:
         """Raise UserError at any difference from the undisturbed run."""
-        files = hash_files(self.root)
-        for path in sorted(files.keys() | reference.files.keys()):
-            if files.get(path) != reference.files.get(path):
-                raise UserError(f"{path} differs from the undisturbed run's, in {self.root}")
+        changed = sorted({path for path, _ in hash_files(self.root).items() ^ expected.items()})
+        if changed:
+            raise UserError(f"{', '.join(changed)} differ in {self.root} from the undisturbed run")
         counts = count_store(self.root)
         if counts != {"finished": 1, "other": 0, "versions": 1, "production": "1"}:
             raise UserError(f"the store in {self.root} holds {counts} after the kills")
@@ -199,26 +177,18 @@ def repair(root: Path) -> Counts:
 def is_whole(lock: Path) -> bool:
     """Return whether DVC accepts a dvc.lock."""
     try:
-        stages = read_yaml(lock).get("stages") or {}
-        parts = [p for s in stages.values() for kind in ("deps", "outs") for p in s.get(kind, [])]
-        return (
-            bool(stages)
-            and all("cmd" in s for s in stages.values())
-            and all(part.get("md5") and part.get("size") is not None for part in parts)
-        )
-    except (InvalidParamsError, AttributeError, TypeError):
+        COMPILED_LOCKFILE_SCHEMA(read_yaml(lock))
+    except (InvalidParamsError, Invalid):
         return False
+    return True
 
 
-def hash_files(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of everything that the pipeline wrote, by path."""
+def hash_files(root: Path) -> Hashes:
+    """Return the MD5 of everything that the pipeline wrote, by path."""
     paths = [root / "dvc.lock"]
     for folder in ("data", "model", "metrics", "reports"):
         paths += filter(Path.is_file, (root / folder).rglob("*"))
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
-    }
+    return {path.relative_to(root).as_posix(): md5(path) for path in paths}
 
 
 def count_store(root: Path) -> dict[str, object]:
@@ -234,48 +204,19 @@ def count_store(root: Path) -> dict[str, object]:
     }
 
 
-def run_undisturbed(folder: Path) -> Reference:
-    """Run the pipeline and the promotion without kills; measure stages and events."""
-    folder.mkdir()
-    start = copy(folder / "start", TINY)
-    current = Round(folder / "copy", random.Random(0))
-    shutil.copytree(start, current.root)
-    events, seconds = {}, dict.fromkeys(STAGES, 0.0)
-    count = folder / "count"
-    counting = {"KILL_POINT": json.dumps(asdict(REGISTER)), "KILL_COUNT": str(count)}
-    process, before = current.start(REPRO, **counting), time.monotonic()
-    while process.poll() is None:
-        time.sleep(0.05)
-        now = time.monotonic()
-        seconds[current.stage()] += now - before
-        before = now
-    if process.returncode:
-        raise UserError(f"dvc repro fails without a kill: {current.log.read_text()[-3000:]}")
-    events[REGISTER.name] = int(count.read_text())
-    counting["KILL_POINT"] = json.dumps(asdict(PROMOTION))
-    current.finish(PROMOTE, **counting)
-    events[PROMOTION.name] = int(count.read_text())
-    return Reference(start, hash_files(current.root), seconds, events)
-
-
-def run_round(reference: Reference, seed: str, kills: int) -> Counts:
+def run_round(start: Path, expected: Hashes, seed: str, kills: int) -> Counts:
     """Run one round in a folder of its own, which stays if the round fails."""
     folder = Path(tempfile.mkdtemp(prefix="arithmetic-lm-kills-"))
-    current = Round(folder / "copy", random.Random(seed))
-    shutil.copytree(reference.folder, current.root)
-    current.run(reference, kills)
+    current = Round(start, folder / "copy", random.Random(seed))
+    current.run(kills)
+    current.check(expected)
     shutil.rmtree(folder)
     return current.counts
 
 
-def count_kills(counts: Counts) -> int:
-    """Return the kills so far."""
-    return sum(count for (kind, _), count in counts.items() if kind == "place")
-
-
 def nest(counts: Counts) -> dict[str, dict[str, int]]:
     """Return the counts by kind, then name."""
-    nested: dict[str, dict[str, int]] = {}
+    nested: dict[str, dict[str, int]] = {"place": {}}
     for (kind, name), count in sorted(counts.items()):
         nested.setdefault(kind, {})[name] = count
     return nested
@@ -289,31 +230,28 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="rounds at the same time")
     parser.add_argument("--result", default="kills", help="name of the result; empty for none")
     options = parser.parse_args()
-    code = code_digest(
-        "*.yaml",
-        "benchmarks/kill*.py",
-        "benchmarks/kill_hook/*.py",
-        *(f"{package}/*.py" for package in ("arithmetic", "stages", "registry")),
-    )
+    code = code_digest(*CODE)
     with cli_errors(), tempfile.TemporaryDirectory() as scratch:
         result = read(options.result, code)
         rounds, seconds = result.get("rounds", 0), result.get("seconds", 0.0)
-        counts: Counts = Counter()
-        for kind, part in result.get("counts", {}).items():
-            counts.update({(kind, name): count for name, count in part.items()})
-        reference = run_undisturbed(Path(scratch) / "undisturbed")
-        while (kills := count_kills(counts)) < options.kills:
+        earlier = result.get("counts", {}).items()
+        counts = Counter({(kind, name): n for kind, part in earlier for name, n in part.items()})
+        start = copy(Path(scratch) / "start", TINY)
+        undisturbed = Round(start, Path(scratch) / "copy", random.Random(0))
+        undisturbed.run(0)
+        run = partial(run_round, start, hash_files(undisturbed.root))
+        while (kills := sum(nest(counts)["place"].values())) < options.kills:
             started, jobs = time.monotonic(), range(rounds, rounds + options.jobs)
             left = -(-(options.kills - kills) // options.jobs)
             with ThreadPool(options.jobs) as pool:
-                run = partial(run_round, reference, kills=left)
-                counts = sum(pool.map(run, [f"{options.seed} {job}" for job in jobs]), counts)
+                seeds = [(f"{options.seed} {job}", left) for job in jobs]
+                counts = sum(pool.starmap(run, seeds), counts)
             rounds, seconds = rounds + options.jobs, seconds + time.monotonic() - started
-            figures: dict[str, Any] = {"kills": count_kills(counts), "rounds": rounds}
-            figures |= {"lost": 0, "counts": nest(counts)}  # the first loss raises
-            if options.result:
+            kills = sum(nest(counts)["place"].values())
+            print(f"{kills} kills, nothing lost, {seconds:.0f} s", flush=True)
+            if options.result:  # the first loss raises
+                figures = {"kills": kills, "rounds": rounds, "lost": 0, "counts": nest(counts)}
                 write(options.result, {**figures, "seconds": round(seconds), "code": code})
-            print(f"{figures['kills']} kills, nothing lost, {seconds:.0f} s", flush=True)
         print(json.dumps(nest(counts), indent=2))
 
 

@@ -1,6 +1,6 @@
 """Time every stage of `dvc repro` from nothing, beside the first version's, and with nothing to do.
 
-    make bench-pipeline        python -m benchmarks.pipeline [--tiny]
+    make bench-pipeline        python -m benchmarks.pipeline
     make bench-noop            python -m benchmarks.pipeline --noop
 
 Each version runs in a clone of its commit with its own default params, an empty DVC cache and an
@@ -12,7 +12,6 @@ target is at most `dvc status` and twice `import mlflow`. Writes benchmarks/resu
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -23,14 +22,12 @@ from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, write
-from benchmarks.workspace import FIRST_VERSION, TINY, clone, merge, on_cores, run
-from registry.dvc_lock import read_yaml
+from benchmarks.workspace import FIRST_VERSION, clone, run
 
-COMMITS = {"now": "HEAD", "first_version": FIRST_VERSION}
 FIRST_STAGES = ("generate", "train", "export", "evaluate")
-STAGES = {
-    "now": (*FIRST_STAGES, "register"),
-    "first_version": FIRST_STAGES,  # its last stage needs its own packages
+VERSIONS = {
+    "now": ("HEAD", (*FIRST_STAGES, "register")),
+    "first_version": (FIRST_VERSION, FIRST_STAGES),  # its last stage needs its own packages
 }
 ROUNDS = 5
 COMMANDS = {
@@ -40,34 +37,30 @@ COMMANDS = {
 }
 
 
-def measure(folder: Path, version: str, cores: list[int], is_tiny: bool) -> dict[str, Any]:
+def measure(folder: Path, commit: str, stages: tuple[str, ...], cores: list[int]) -> dict[str, Any]:
     """Return the seconds of one pipeline, whole and by stage. Raise UserError if a stage fails."""
-    clone(folder, COMMITS[version])
-    if is_tiny:
-        batches = [16] if version == "now" else [16, 16]  # a batch for each operation
-        changes = {**TINY, "train": {**TINY["train"], "batch_sizes": batches}}
-        params = merge(read_yaml(folder / "params.yaml"), changes)
-        (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
-    stages = {}
-    for stage in STAGES[version]:
+    clone(folder, commit)
+    python = ["taskset", "-c", ",".join(map(str, cores)), sys.executable]
+    seconds = {}
+    for stage in stages:
         started = time.monotonic()
-        run([*on_cores(*cores), "-m", "dvc", "repro", "--single-item", "--force", stage], folder)
-        stages[stage] = round(time.monotonic() - started, 1)
-    return {"seconds": round(sum(stages.values()), 1), "stages": stages}
+        run([*python, "-m", "dvc", "repro", "--single-item", "--force", stage], folder)
+        seconds[stage] = round(time.monotonic() - started, 1)
+    return {"seconds": round(sum(seconds.values()), 1), "stages": seconds}
 
 
-def measure_both(is_tiny: bool) -> dict[str, Any]:
+def measure_both() -> dict[str, Any]:
     """Measure both versions on all cores and on one."""
     allowed = sorted(os.sched_getaffinity(0))
     figures: dict[str, Any] = {"first_version": FIRST_VERSION}
     for name, cores in (("all_cores", allowed), ("one_core", allowed[:1])):
         figures[name] = {"cores": len(cores)}
-        for version in COMMITS:
+        for version, (commit, stages) in VERSIONS.items():
             with tempfile.TemporaryDirectory() as scratch:
-                row = measure(Path(scratch) / "clone", version, cores, is_tiny)
+                row = measure(Path(scratch) / "clone", commit, stages, cores)
             print(f"{name}, {version}: {row}", flush=True)
             figures[name][version] = row
-        now, first = (figures[name][version]["stages"]["train"] for version in COMMITS)
+        now, first = (figures[name][version]["stages"]["train"] for version in VERSIONS)
         figures[name]["training_ratio"] = round(now / first, 2)
         print(f"{name}: training takes {now / first:.2f} times the first version's, target 1.5")
     return figures
@@ -96,12 +89,10 @@ def main() -> None:
     """Measure what the options name, and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline")
     parser.add_argument("--noop", action="store_true", help="a dvc repro with nothing to do")
-    parser.add_argument("--tiny", action="store_true", help="operands 0-9, no result: a test")
     options = parser.parse_args()
     with cli_errors():
-        figures = measure_noop() if options.noop else measure_both(options.tiny)
-        if not options.tiny:
-            print(f"wrote {write('noop' if options.noop else 'pipeline', figures)}")
+        figures = measure_noop() if options.noop else measure_both()
+        print(f"wrote {write('noop' if options.noop else 'pipeline', figures)}")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
 from typing import Any
 
 import joblib
+import pandas as pd
 
 from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
@@ -44,23 +44,24 @@ def use_ray(workers: int) -> Iterator[None]:
 @contextmanager
 def use_processes(workers: int) -> Iterator[None]:
     """Let joblib use `workers` new processes."""
-    count, joblib.cpu_count = joblib.cpu_count, lambda: workers
+    os.environ["LOKY_MAX_CPU_COUNT"] = str(workers)
     try:
         yield
     finally:
-        joblib.cpu_count = count
+        del os.environ["LOKY_MAX_CPU_COUNT"]
         joblib.externals.loky.get_reusable_executor().shutdown()
 
 
 BACKENDS = {"joblib": use_processes, "ray": use_ray}
 
 
-def measure(equations: list[Equations]) -> tuple[float, str]:
+def measure(equations: list[Equations]) -> dict[str, Any]:
     """Return the seconds of one certification, and a digest of its margins."""
     started = time.monotonic()
     margins = run_over_shards(compute_margins, MODEL, equations, SHARD, "certify")
     seconds = time.monotonic() - started
-    return seconds, hashlib.sha256(b"".join(part.tobytes() for part in margins)).hexdigest()
+    digest = hashlib.sha256(b"".join(part.tobytes() for part in margins)).hexdigest()
+    return {"seconds": seconds, "digest": digest}
 
 
 def main() -> None:
@@ -71,23 +72,20 @@ def main() -> None:
     with cli_errors():
         grammar = artifacts.load_config(MODEL).get_grammar()
         equations = [Equations(name, *grammar.equations(name)) for name in grammar.operations]
-        times: dict[tuple[str, int], list[float]] = {}
-        digests = set()
+        samples = []
         for _ in range(options.rounds):
             for backend, use in BACKENDS.items():
                 for workers in (1, 2):
                     with use(workers):
-                        seconds, digest = measure(equations)
-                    times.setdefault((backend, workers), []).append(seconds)
-                    digests.add(digest)
-        if len(digests) > 1:
+                        figures = measure(equations)
+                    samples.append({"backend": backend, "workers": workers, **figures})
+        frame = pd.DataFrame(samples)
+        if frame["digest"].nunique() > 1:
             raise UserError("the margins differ between backends")
-        rows: list[dict[str, Any]] = []
-        for (backend, workers), values in times.items():
-            seconds = median(values)
-            efficiency = median(times[backend, 1]) / seconds / workers
-            row = {"backend": backend, "workers": workers, "seconds": round(seconds, 1)}
-            rows.append({**row, "efficiency": round(efficiency, 2)})
+        medians = frame.groupby(["backend", "workers"])["seconds"].median().reset_index()
+        one = medians.groupby("backend")["seconds"].transform("first")  # worker
+        medians["efficiency"] = (one / medians["seconds"] / medians["workers"]).round(2)
+        rows = medians.round({"seconds": 1}).to_dict("records")
         print(table(rows))
         count = sum(len(part.a) for part in equations)
         general = {"rounds": options.rounds, "equations": count}

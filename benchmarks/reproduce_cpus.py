@@ -4,13 +4,12 @@
 
 Runs the pipelines here, here with numpy's AVX2 code, and under QEMU as Haswell and EPYC, and hashes
 all that they write; exits with 1 if a hash differs. The stages are the real ones; only counts are
-smaller. Data and decoders, which are not shortened, are compared with the repository's, too. Each
-CPU's hashes are kept in `.bench/cpus/` while the code is the same, so an interrupted
-comparison continues. Writes benchmarks/results/reproduce-cpus.json.
+smaller. Data and decoders, which are not shortened, are compared with the repository's, too. Writes
+benchmarks/results/reproduce-cpus.json.
 
 QEMU 7.2 computes numpy's AVX2 `argsort` wrongly, so emulated numpy runs without it; the second
-native run covers that code. Each CPU's pipelines run in one process (`--into FOLDER`) on one core,
-because a process that an emulated one starts would run on the real CPU.
+native run covers that code. Each CPU's pipelines run in one process (`--into FOLDER`), because a
+process that an emulated one starts would run on the real CPU.
 """
 
 # Importing `stages` sets the environment that torch reads when it loads, so it comes first.
@@ -24,27 +23,23 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import joblib
+import pandas as pd
+
 from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
-from arithmetic.model import load_model
-from benchmarks.reproduce import compare, describe_environment, is_equal, show
-from benchmarks.results_file import ROOT, code_digest, write
+from benchmarks.reproduce import describe_environment
+from benchmarks.results_file import ROOT, write
 from benchmarks.workspace import TINY, Changes, environment, merge
-from registry.dvc_lock import md5, md5_of_bytes, read_lock, read_yaml
+from registry.dvc_lock import md5, read_lock, read_yaml
 from stages import MODEL, evaluate, export, generate, train
-from stages.dataset import read_split
-from stages.optimizer import build_optimizers
-from stages.params import load_params
-from stages.workers import Workers, set_deterministic
+from stages.workers import set_deterministic
 
 QEMU = "qemu-x86_64"
-SOURCES = (
-    *("arithmetic/*.py", "stages/*.py", "benchmarks/reproduce*.py", "benchmarks/workspace.py"),
-    *("params.yaml", "experiments/*.yaml", "hard_cases.csv", "model/*.json", "model/*.saf*"),
-)
 # Name, command before `python`, and the sets of instructions that numpy does not use.
 CPUS = {
     "this CPU": ("", ""),
@@ -52,66 +47,44 @@ CPUS = {
     "Intel Haswell, emulated": (f"{QEMU} -cpu Haswell", "X86_V3"),
     "AMD EPYC, emulated": (f"{QEMU} -cpu EPYC", "X86_V3"),
 }
-
 MODULES = {"generate": generate, "train": train, "export": export, "evaluate": evaluate}
-FEW_STEPS = {"warmup_steps": 1, "flat_steps": 1, "decay_steps": 2, "validate_every": 2}
-FEW_EQUATIONS = {"train_size": 2_000, "validation_size": 200, "test_size": 200}
-SHORT: Changes = {"generate": FEW_EQUATIONS, "train": FEW_STEPS}  # the real shapes
-LATE_STEPS = 2
-DECODERS = ROOT / MODEL / artifacts.DECODERS
 
 
 class Pipeline(NamedTuple):
     """Describe one shortened pipeline: changed params, the stages, and an experiment file."""
 
     changes: Changes
-    stages: str = "generate train export"
+    stages: str = "generate train export evaluate"
     experiment: str = ""
 
 
+FEW_STEPS = {"warmup_steps": 1, "flat_steps": 1, "decay_steps": 2, "validate_every": 2}
+FEW_EQUATIONS = {"train_size": 2_000, "validation_size": 200, "test_size": 200}
+SHORT: Changes = {"generate": FEW_EQUATIONS, "train": FEW_STEPS}  # the real shapes
+TINY_SHORT = merge(TINY, {"train": FEW_STEPS})
+GRPO = {"steps": 3, "questions": 16, "group_size": 8, "mistake_copies": 2}
 QUICK = {
-    "tiny": Pipeline(
-        {**TINY, "train": {**FEW_STEPS, "batch_sizes": [16]}}, "generate train export evaluate"
-    ),
+    "tiny": Pipeline(TINY_SHORT),
     "tiny-four-operations": Pipeline(
-        {
-            "generate": {
-                "max_operand": 9,
-                "train_size": 240,
-                "validation_size": 40,
-                "test_size": 40,
-            },
-            "train": {**FEW_STEPS, "batch_sizes": [16, 16, 16]},
-            "evaluate": TINY["evaluate"],
-        },
-        "generate train export evaluate",
-        "four-operations",
+        merge(TINY_SHORT, {"train": {"batch_sizes": [16, 16, 16]}}), experiment="four-operations"
     ),
-    "tiny-grpo": Pipeline(
-        {
-            **TINY,
-            "train": {**FEW_STEPS, "batch_sizes": [16]},
-            "grpo": {"steps": 3, "questions": 16, "group_size": 8, "mistake_copies": 2},
-        },
-        "generate train",
-    ),
+    "tiny-grpo": Pipeline({**TINY_SHORT, "grpo": GRPO}, "generate train"),
 }
 FULL = {
     **QUICK,
     "default-data": Pipeline({}, "generate"),
-    "short": Pipeline(SHORT),
-    "short-positional": Pipeline(SHORT, experiment="positional-attention"),
+    "short": Pipeline(SHORT, "generate train export"),
+    "short-positional": Pipeline(SHORT, "generate train export", "positional-attention"),
     "short-four-operations": Pipeline(
-        {**SHORT, "generate": {**FEW_EQUATIONS, "max_operand": 99}}, experiment="four-operations"
+        merge(SHORT, {"generate": {"max_operand": 99}}), "generate train export", "four-operations"
     ),
     "six-digits": Pipeline(
         {**SHORT, "evaluate": {**TINY["evaluate"], "sampled_equations": 1_000}},
-        "generate train export evaluate",
-        "six-digits",
+        experiment="six-digits",
     ),
     # With the weights of model/. Operands up to 100 have as many digits, and fewer equations.
     "trained": Pipeline(
-        {**SHORT, "generate": {**FEW_EQUATIONS, "max_operand": 100}}, "generate export evaluate"
+        merge(SHORT, {"generate": {"max_operand": 100}}), "generate export evaluate"
     ),
 }
 
@@ -121,10 +94,8 @@ def run_pipelines(folder: Path, is_quick: bool) -> dict[str, str]:
     set_deterministic()
     hashes = {}
     for name, pipeline in (QUICK if is_quick else FULL).items():
-        if name == "trained" and not (ROOT / MODEL).is_dir():
-            continue
         place = folder / name
-        place.mkdir(parents=True)
+        place.mkdir()
         os.chdir(place)
         params = read_yaml(ROOT / "params.yaml")
         if pipeline.experiment:
@@ -136,80 +107,53 @@ def run_pipelines(folder: Path, is_quick: bool) -> dict[str, str]:
             config = json.loads((MODEL / artifacts.CONFIG).read_bytes())
             config["grammar"]["max_operand"] = 100
             (MODEL / artifacts.CONFIG).write_text(json.dumps(config), "utf-8")
-            hashes["trained/late steps"] = train_on()
         for stage in pipeline.stages.split():
             MODULES[stage].main()
         for part in ("data", "model", "metrics", "reports"):
             for path in sorted(filter(Path.is_file, (place / part).rglob("*"))):
-                output = path.relative_to(folder).as_posix()
-                hashes[output] = md5(path)
+                hashes[path.relative_to(folder).as_posix()] = md5(path)
     return hashes
 
 
-def train_on() -> str:
-    """Train the model on: activations differ at the end of a training; return the weights' hash."""
-    generate.main()
-    params, model = load_params(), load_model(MODEL).train()
-    splits = (read_split(name, params.generate.grammar) for name in ("train", "validation"))
-    job, optimizers = train.build_job(params, *splits), build_optimizers(model, params.train)
-    batches = train.Batches(job)
-    for step in range(LATE_STEPS):
-        train.update_gradients(model, job, batches, step, Workers())
-        for optimizer in optimizers:
-            optimizer.step()
-    weights = (tensor.numpy().tobytes() for tensor in model.state_dict().values())
-    return md5_of_bytes(b"".join(weights))
-
-
-def compute(cpu: str, folder: Path, is_quick: bool, core: int) -> dict[str, str]:
-    """Return the hashes of one CPU, computed in `folder` unless they are there. Raise UserError."""
-    result, (emulator, numpy_without) = folder / "hashes.json", CPUS[cpu]
-    if not result.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        command = ["taskset", "-c", str(core), *emulator.split(), sys.executable]
-        command += ["-m", "benchmarks.reproduce_cpus", "--into", str(folder)]
-        command += ["--quick"] if is_quick else []
+def compute(cpu: str, is_quick: bool) -> dict[str, str]:
+    """Return the hashes of one CPU; raise UserError if a pipeline fails."""
+    emulator, numpy_without = CPUS[cpu]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*emulator.split(), sys.executable, "-m", "benchmarks.reproduce_cpus"]
+        command += ["--into", folder, *(["--quick"] if is_quick else [])]
         variables = environment(NPY_DISABLE_CPU_FEATURES=numpy_without, LOKY_MAX_CPU_COUNT="1")
-        with (folder / "log").open("w+", errors="replace") as log:
-            if subprocess.call(command, cwd=ROOT, env=variables, stdout=log, stderr=log):
-                log.seek(0)
-                raise UserError(f"the pipelines fail on {cpu}: {log.read()[-3000:]}")
-    print(f"computed on {cpu}", flush=True)
-    hashes: dict[str, str] = json.loads(result.read_text("utf-8"))
-    return hashes
+        done = subprocess.run(
+            command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            output = (done.stdout + done.stderr)[-3000:]
+            raise UserError(f"the pipelines fail on {cpu}: {output}")
+        print(f"computed on {cpu}", flush=True)
+        hashes: dict[str, str] = json.loads((Path(folder) / "hashes.json").read_bytes())
+        return hashes
 
 
 def hash_repository() -> dict[str, str]:
     """Return the hashes of the repository's data and decoders, which are not shortened."""
-    graphs = {
-        f"trained/{MODEL}/decoders/{path.name}": md5(path) for path in DECODERS.glob("*.onnx")
-    }
+    decoders = (ROOT / MODEL / artifacts.DECODERS).glob("*.onnx")
+    graphs = {f"trained/{MODEL}/{artifacts.DECODERS}/{path.name}": md5(path) for path in decoders}
     return {f"default-data/{name}": text for name, text in read_lock(ROOT).data.items()} | graphs
 
 
-def compare_cpus(is_quick: bool, folder: Path) -> dict[str, Any]:
-    """Compute on every CPU, as many at once as there are cores, and compare."""
+def compare_cpus(is_quick: bool) -> pd.DataFrame:
+    """Compute on every CPU, as many at once as there are cores.
+
+    Returns:
+        A row for each output: its hash by CPU, the repository's (NaN without), and `equal`.
+    """
     if not shutil.which(QEMU):
         raise UserError(f"{QEMU} is not installed", "apt-get install qemu-user")
-    emulator = subprocess.check_output([QEMU, "--version"], text=True).splitlines()[0]
-    folders = {cpu: folder / cpu.replace(" ", "-") for cpu in CPUS}
-    allowed = sorted(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(len(allowed)) as pool:
-        jobs = {
-            cpu: pool.submit(compute, cpu, place, is_quick, allowed[number % len(allowed)])
-            for number, (cpu, place) in enumerate(folders.items())
-        }
-        outputs = compare({cpu: job.result() for cpu, job in jobs.items()})
-    for name, text in {} if is_quick else hash_repository().items():
-        outputs[name]["repository"] = text
-    return {
-        "equal": all(map(is_equal, outputs.values())),
-        "emulator": emulator,
-        "numpy_without": {cpu: CPUS[cpu][1] for cpu in folders},
-        "environment": describe_environment(),
-        "outputs": outputs,
-    }
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        results = pool.map(partial(compute, is_quick=is_quick), CPUS)
+        outputs = pd.DataFrame(dict(zip(CPUS, results, strict=True))).fillna("missing").sort_index()
+    if not is_quick:
+        outputs["repository"] = pd.Series(hash_repository())
+    return outputs.assign(equal=outputs.nunique(axis=1) == 1)
 
 
 def main() -> None:
@@ -218,20 +162,27 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="operands 0-9 alone, no result")
     parser.add_argument("--into", type=Path, help="only run the pipelines on this CPU, in a folder")
     options = parser.parse_args()
-    with cli_errors(), tempfile.TemporaryDirectory() as scratch:
+    with cli_errors():
         if options.into:
-            hashes = run_pipelines(options.into.resolve(), options.quick)
-            os.chdir(ROOT)
-            (options.into / "hashes.json").write_text(json.dumps(hashes, indent=2), "utf-8")
+            folder = options.into.resolve()
+            hashes = run_pipelines(folder, options.quick)
+            (folder / "hashes.json").write_text(json.dumps(hashes), "utf-8")
             return
-        folder = ROOT / ".bench" / "cpus" / code_digest(*SOURCES)
-        result = compare_cpus(options.quick, Path(scratch) if options.quick else folder)
-        print(show(result["outputs"]))
+        outputs = compare_cpus(options.quick)
+        print(outputs.to_string())
+        is_equal = bool(outputs.pop("equal").all())
         if not options.quick:
+            result: dict[str, Any] = {
+                "equal": is_equal,
+                "emulator": subprocess.check_output([QEMU, "--version"], text=True).splitlines()[0],
+                "numpy_without": {cpu: without for cpu, (_, without) in CPUS.items()},
+                "environment": describe_environment(),
+                "outputs": {name: row.dropna().to_dict() for name, row in outputs.iterrows()},
+            }
             write("reproduce-cpus", result)
-        if not result["equal"]:
+        if not is_equal:
             raise UserError("CPUs, or the repository, differ in the outputs marked above")
-        print(f"\n{len(result['outputs'])} outputs, equal on all {len(CPUS)}")
+        print(f"\n{len(outputs)} outputs, equal on all {len(CPUS)}")
 
 
 if __name__ == "__main__":

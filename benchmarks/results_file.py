@@ -5,13 +5,15 @@ An interrupted benchmark continues from its own result while the code that decid
 
 import hashlib
 import json
-import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import joblib
+import pandas as pd
 
 from registry.commits import git, head
 
@@ -24,10 +26,9 @@ def machine() -> dict[str, Any]:
     """Return the CPU model, the cores this process may use, and the Python version."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": names[0] if names else platform.machine(),
-        "cores": cores,
+        "cores": joblib.cpu_count(),
         "python": platform.python_version(),
     }
 
@@ -37,7 +38,6 @@ def write(name: str, figures: dict[str, Any]) -> Path:
 
     The commit ends with `-dirty` if anything but documents differs from it.
     """
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     commit = (head(ROOT) or "")[:12] + ("-dirty" if git(ROOT, "diff", *_CODE) else "")
     date = datetime.now(UTC).date().isoformat()
@@ -65,20 +65,4 @@ def code_digest(*patterns: str) -> str:
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return rows as columns under their keys."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [keys, *([_text(row.get(key, "")) for key in keys] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ([f"{t:>{w}}" for t, w in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(line) for line in padded)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def print_targets(targets: Mapping[str, bool]) -> None:
-    """Print which targets are met."""
-    for target, is_met in targets.items():
-        print(f"{'met' if is_met else 'NOT MET'}: {target}")
+    return pd.DataFrame(rows).to_string(index=False, na_rep="", float_format="{:,.2f}".format)

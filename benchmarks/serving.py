@@ -1,6 +1,6 @@
 """Measure the service beside the servers that a user could choose instead, and what it costs.
 
-    make bench-serving                python -m benchmarks.serving [--only service,constant]
+    make bench-serving                python -m benchmarks.serving [--only service constant]
     make bench-serving-environment    python -m benchmarks.serving --environment
 
 Each server has one core to itself, `wrk` the other; all answer the same equations by the same model
@@ -16,7 +16,6 @@ benchmarks/results/serving-environment.json.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,16 +23,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+import pandas as pd
 
 from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import solve
-from benchmarks.results_file import ROOT, print_targets, table, write
-from benchmarks.serving_load import cores, random_equations, run_wrk
+from benchmarks.results_file import ROOT, table, write
+from benchmarks.serving_load import BODY, cores, make_bodies, random_equations, run_wrk
 from benchmarks.serving_process import Process, registry
-from benchmarks.workspace import environment
+from benchmarks.workspace import run
 from registry import MODEL_NAME
 from scripts.quickstart import free_port, request
 
@@ -41,9 +41,9 @@ PEERS = ROOT / "benchmarks" / "peers"
 ENGINE = ("onnxruntime==1.32.0", "numpy==2.4.6", "pydantic==2.14.4")
 LOCK = str(ROOT / "requirements" / "serving.lock")
 IMAGE = ("--only-binary", ":all:", "--require-hashes", "--no-deps", "-r", LOCK)
-MANY, CHECKED, EQUATIONS = 64, 50, 1000
+MANY, CHECKED = 64, 50
 
-Figures = dict[str, float]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ class Server:
         ready: the path that answers 200 when it serves.
         body: JSON with EQUATION in it.
         read: a parsed response to the answer's text.
-        operations: of the equations it is asked.
         constant: the answer of one that answers everything alike.
     """
 
@@ -65,22 +64,23 @@ class Server:
     variables: dict[str, str] = field(default_factory=dict)
     ready: str = "/docs"
     path: str = "/predict"
-    body: str = '{"equation": "EQUATION"}'
+    body: str = BODY
     read: Callable[[Any], str] = lambda answer: answer["predicted_answer"]
-    operations: str = "+-"
     constant: str = ""
 
 
-def service(title: str, operations: str, model_uri: str) -> Server:
-    """Return this service."""
-    variables = {"PORT": "{port}", "MODEL_URI": model_uri, "MODEL_CACHE": "{folder}/models"}
-    variables["MLFLOW_TRACKING_URI"] = "{uri}"
-    command, ready = "python -m serving", "/readyz"
-    return Server(title, command, variables=variables, ready=ready, operations=operations)
-
-
 SERVERS = {
-    "service": service("this service, + and −", "+-", f"models:/{MODEL_NAME}@Production"),
+    "service": Server(
+        "this service, + and −",
+        "python -m serving",
+        variables={
+            "PORT": "{port}",
+            "MLFLOW_TRACKING_URI": "{uri}",
+            "MODEL_URI": f"models:/{MODEL_NAME}@Production",
+            "MODEL_CACHE": "{folder}/models",
+        },
+        ready="/readyz",
+    ),
     "constant": Server(
         "FastAPI, constant answer",
         "python -m benchmarks.peers.fastapi_app {port}",
@@ -142,11 +142,6 @@ SERVERS = {
         read=lambda answer: answer["predictions"][0]["answer"],
     ),
 }
-# With a model of all four operations (`--four-operations DIR`).
-FOUR_OPERATIONS = {
-    "multiplication": service("this service, ×", "*", "{model}"),
-    "division": service("this service, ÷", "/", "{model}"),
-}
 
 
 @cache
@@ -159,19 +154,16 @@ def install(name: str, arguments: tuple[str, ...]) -> Path:
         return Path(sys.executable).parent
     programs = ROOT / ".bench" / name / "bin"
     print(f"installing {programs.parent.relative_to(ROOT)}", flush=True)
+    run([sys.executable, "-m", "venv", "--without-pip", str(programs.parent)])
     pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "-q"]
-    venv = [sys.executable, "-m", "venv", "--without-pip", str(programs.parent)]
-    for command in (venv, [*pip, "--disable-pip-version-check", *arguments]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"{name} cannot be installed here: {done.stderr.strip()[-300:]}")
+    run([*pip, "--disable-pip-version-check", *arguments])
     return programs
 
 
 def check(server: Server, url: str, model: Path) -> None:
     """Ask some equations; raise UserError at the first wrong answer."""
     grammar = artifacts.load_config(model).get_grammar()
-    for text in random_equations(grammar, server.operations, CHECKED, seed=2):
+    for text in random_equations(grammar, CHECKED, seed=2):
         answer = server.read(request(url, json.loads(server.body.replace("EQUATION", text))))
         expected = server.constant or solve(grammar.parse(text))
         if answer != expected:
@@ -180,9 +172,7 @@ def check(server: Server, url: str, model: Path) -> None:
 
 def run_round(server: Server, programs: Path, model: Path, uri: str, seconds: float) -> Figures:
     """Start a server, warm it up and measure it, with checks before and after."""
-    grammar = artifacts.load_config(model).get_grammar()
-    texts = random_equations(grammar, server.operations, EQUATIONS)
-    bodies = [server.body.replace("EQUATION", text) for text in texts]
+    bodies = make_bodies(model, server.body)
     with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as folder:
         port = free_port()
 
@@ -194,9 +184,9 @@ def run_round(server: Server, programs: Path, model: Path, uri: str, seconds: fl
         variables |= {name: fill(text) for name, text in server.variables.items()}
         command, address = [str(programs / program), *arguments], f"http://127.0.0.1:{port}"
         log, url = Path(folder) / "log", address + server.path
-        process = Process(command, address + server.ready, log, cores()[0], **variables)
-        try:
-            figures = {"ready_seconds": process.start(), "failures": 0}
+        started = time.perf_counter()
+        with Process(command, address + server.ready, log, cores()[0], **variables) as process:
+            figures = {"ready_seconds": time.perf_counter() - started, "failures": 0}
             run_wrk(url, bodies, MANY, 1, cores()[1])
             for connections in (MANY, 1):
                 check(server, url, model)  # answered after what the load before left waiting
@@ -205,124 +195,82 @@ def run_round(server: Server, programs: Path, model: Path, uri: str, seconds: fl
                 figures |= {f"{key}_{connections}": value for key, value in sample.items()}
             check(server, url, model)
             return {**figures, "main_process_mb": process.memory_mb()}
-        finally:
-            process.stop()
 
 
-def summarize(rounds: list[Figures], constant: list[Figures]) -> Figures:
-    """Return medians over the rounds, also of the ratios to the constant answer."""
-    keys = [key for key in rounds[0] if key != "failures"]
-    row = {key: round(median(figures[key] for figures in rounds), 3) for key in keys}
-    ratios = {"throughput_of_constant": f"per_second_{MANY}"}
-    ratios |= {"latency_of_constant": "p50_ms_1"}
-    for name, key in ratios.items() if constant else ():
-        pairs = zip(rounds, constant, strict=True)
-        row[name] = round(median(a[key] / b[key] for a, b in pairs), 3)
-    row["failures"] = sum(figures["failures"] for figures in rounds)
-    return row
+def summarize(rows: list[Figures]) -> dict[str, Figures]:
+    """Return medians over the rounds by server, also of the ratios to the constant answer.
+
+    Args:
+        rows: one for each server and round, with both as keys; failures are added up.
+    """
+    samples = pd.DataFrame(rows)
+    if "constant" in set(samples["server"]):
+        constant = samples[samples["server"] == "constant"].set_index("round")
+        ratios = {"throughput_of_constant": f"per_second_{MANY}", "latency_of_constant": "p50_ms_1"}
+        for name, key in ratios.items():
+            samples[name] = samples[key] / samples["round"].map(constant[key])
+    by_server = samples.drop(columns="round").groupby("server", sort=False)
+    medians = by_server.median().round(3).drop(columns="failures")
+    medians["failures"] = by_server["failures"].sum()
+    return {str(name): row for name, row in medians.to_dict("index").items()}
 
 
-def judge_targets(row: Figures) -> dict[str, bool]:
-    """Return which targets the service meets."""
-    throughput, latency = row["throughput_of_constant"], row["latency_of_constant"]
-    return {
-        "throughput at least 1.2 times the constant answer's": throughput >= 1.2,
-        "throughput at least 1.0 times the constant answer's": throughput >= 1.0,
-        "one client at most 0.5 ms or 4 times the constant answer": (
-            row["p50_ms_1"] <= 0.5 or latency <= 4.0
-        ),
-    }
-
-
-def measure(
-    servers: dict[str, Server], models: dict[str, Path], rounds: int, seconds: float
-) -> dict[str, Any]:
-    """Measure all servers; one that cannot be installed or started is in `not_measured`."""
-    samples: dict[str, list[Figures]] = {name: [] for name in servers}
-    missing: dict[str, str] = {}
-    with registry(models["+-"]) as (_, uri):
+def measure(names: list[str], model: Path, rounds: int, seconds: float) -> Figures:
+    """Measure these servers."""
+    programs = {name: install(name, SERVERS[name].requirements) for name in names}
+    rows = []
+    with registry(model) as (_, uri):
         for number in range(rounds):
-            order = list(samples)
-            shift = number % len(order)
-            for name in order[shift:] + order[:shift]:
-                server = servers[name]
-                print(f"round {number + 1} of {rounds}: {server.title}", flush=True)
-                try:
-                    programs = install(name, server.requirements)
-                    figures = run_round(server, programs, models[server.operations], uri, seconds)
-                    samples[name].append(figures)
-                except (UserError, OSError) as error:
-                    if not server.requirements:
-                        raise  # no figures without our own
-                    missing[name] = str(error)
-                    del samples[name]
-    constant = samples.get("constant", [])
-    rows = {name: summarize(rounds, constant) for name, rounds in samples.items()}
-    targets = judge_targets(rows["service"]) if {"service", "constant"} <= set(rows) else {}
-    return {"servers": rows, "not_measured": missing, "targets_met": targets}
+            shift = number % len(names)
+            for name in names[shift:] + names[:shift]:
+                print(f"round {number + 1} of {rounds}: {SERVERS[name].title}", flush=True)
+                figures = run_round(SERVERS[name], programs[name], model, uri, seconds)
+                rows.append({"server": name, "round": number, **figures})
+    return {"servers": summarize(rows)}
 
 
-def show(figures: dict[str, Any], servers: dict[str, Server]) -> None:
-    """Print the table, and the servers that were not measured."""
-    rows = figures["servers"].items()
-    print(table([{"server": servers[name].title, **row} for name, row in rows]))
-    for name, reason in figures["not_measured"].items():
-        print(f"{servers[name].title} not measured: {reason}")
-
-
-def measure_environment(model: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def measure_environment(model: Path, rounds: int, seconds: float) -> Figures:
     """Start the service in the environment of its image; medians after one round that warms up."""
     programs, rows = install("serving", IMAGE), []
     with registry(model) as (_, uri):
-        for _ in range(rounds + 1):
+        for number in range(rounds + 1):
             started = time.perf_counter()
-            command = ["taskset", "-c", str(cores()[0]), str(programs / "python")]
-            subprocess.run([*command, "-c", "import mlflow"], env=environment(), check=True)
+            run(["taskset", "-c", str(cores()[0]), str(programs / "python"), "-c", "import mlflow"])
             imported = {"import_mlflow_seconds": time.perf_counter() - started}
-            rows.append(imported | run_round(SERVERS["service"], programs, model, uri, seconds))
-    figures = summarize(rows[1:], [])
+            figures = run_round(SERVERS["service"], programs, model, uri, seconds)
+            rows.append({"server": "service", "round": number, **imported, **figures})
     (packages,) = programs.parent.glob("lib/python*/site-packages")
-    sizes = [path.lstat().st_size for path in packages.rglob("*") if path.is_file()]
-    limit = 2 * figures["import_mlflow_seconds"]
-    targets = {
-        "ready within 2 times the import of mlflow": figures["ready_seconds"] <= limit,
-        "at most 200 MB after load": figures["main_process_mb"] <= 200,
-    }
-    return {**figures, "site_packages_mb": round(sum(sizes) / 1e6, 1), "targets_met": targets}
+    size = sum(path.lstat().st_size for path in packages.rglob("*") if path.is_file())
+    return {**summarize(rows[1:])["service"], "site_packages_mb": round(size / 1e6, 1)}
 
 
 def main() -> None:
     """Measure what the options name, and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("--environment", action="store_true", help="start-up, memory and disk")
-    parser.add_argument("--only", default="", help="names with commas between; default: all")
+    parser.add_argument("--only", nargs="+", choices=SERVERS, default=[*SERVERS])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--model", type=Path, default=ROOT / "model")
-    parser.add_argument("--four-operations", type=Path, help="a model directory of + - * and /")
     parser.add_argument("--no-result", action="store_true", help="write nothing: a test")
     options = parser.parse_args()
     with cli_errors():
-        model, four = options.model.resolve(), options.four_operations
+        model, rounds, seconds = options.model.resolve(), options.rounds, options.seconds
         if options.environment:
-            figures = measure_environment(model, options.rounds, options.seconds)
-            print(table([{key: v for key, v in figures.items() if key != "targets_met"}]))
+            figures = measure_environment(model, rounds, seconds)
+            print(table([figures]))
         else:
-            servers = {**SERVERS, **(FOUR_OPERATIONS if four else {})}
-            names = options.only.split(",") if options.only else list(servers)
-            if unknown := sorted(set(names) - set(servers)):
-                choices = ", ".join(servers)
-                raise UserError(f"there is no server {unknown[0]!r}", f"choose from {choices}")
-            models = {"+-": model} | (dict.fromkeys("*/", four.resolve()) if four else {})
-            servers = {name: servers[name] for name in names}
-            figures = measure(servers, models, options.rounds, options.seconds)
-            show(figures, servers)
-        print_targets(figures["targets_met"])
+            figures = measure(options.only, model, rounds, seconds)
+            rows = figures["servers"].items()
+            print(table([{"server": SERVERS[name].title, **row} for name, row in rows]))
         if not options.no_result:
             name = "serving-environment" if options.environment else "serving"
-            general = {"rounds": options.rounds, "seconds": options.seconds}
-            digest = {"model_digest": artifacts.digest(model)}
-            print(f"wrote {write(name, {**general, **digest, **figures})}")
+            general = {
+                "rounds": rounds,
+                "seconds": seconds,
+                "model_digest": artifacts.digest(model),
+            }
+            print(f"wrote {write(name, {**general, **figures})}")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from arithmetic import artifacts
 from arithmetic.errors import UserError
 from arithmetic.grammar import OPERATIONS, Grammar
 
@@ -43,6 +46,7 @@ function done(summary, latency)
     latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
+BODY = '{"equation": "EQUATION"}'
 ANSWER_SECONDS = 30.0  # later than any deadline of the service
 Check = Callable[[int, bytes], bool]  # whether status and body are correct
 
@@ -54,14 +58,20 @@ def cores() -> tuple[int, int]:
     return usable[0], usable[-1]
 
 
-def random_equations(grammar: Grammar, operations: str, count: int, seed: int = 1) -> list[str]:
-    """Return random equations of these operations in turn."""
+def random_equations(grammar: Grammar, count: int, seed: int = 1) -> list[str]:
+    """Return random equations of a model's domain."""
     rng, texts = random.Random(seed), []
-    for index in range(count):
-        operation = operations[index % len(operations)]
+    for _ in range(count):
+        operation = rng.choice(grammar.operations)
         second = rng.randint(OPERATIONS[operation].smallest_operand_2, grammar.max_operand)
         texts.append(f"{rng.randint(0, grammar.max_operand)}{operation}{second}=")
     return texts
+
+
+def make_bodies(model: Path, template: str = BODY) -> list[str]:
+    """Return JSON bodies with random equations of a model's domain in place of EQUATION."""
+    grammar = artifacts.load_config(model).get_grammar()
+    return [template.replace("EQUATION", text) for text in random_equations(grammar, 1000)]
 
 
 def run_wrk(
@@ -85,78 +95,78 @@ def run_wrk(
 
 
 def encode_post(path: str, body: object) -> bytes:
-    """Return a POST request with a JSON body, or with a body of bytes."""
+    """Return a POST request with a JSON body, or with one that is bytes already."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     return head.encode() + b"Content-Length: %d\r\n\r\n" % len(content) + content
 
 
 class Loops:
-    """Run closed loops over keep-alive connections, which share the requests.
+    """Run closed loops over keep-alive connections.
 
     Attributes:
+        requests: bytes to send and the check of the answer, which all loops share; without end.
         reconnect: whether a loop whose connection ended or was refused opens another.
-        seconds: latencies by status.
-        wrong: answers that their check rejects.
-        cut: requests whose connection was lost before their answer was complete.
-        refused: connections that could not be opened.
-        unanswered: requests without an answer within ANSWER_SECONDS.
+        counts: answers by status; answers that are `wrong` by their check; requests `cut` before
+            their answer was complete, or `unanswered` in time; connections `refused`.
+        seconds: latencies of the answers with status 200.
     """
 
     def __init__(self, port: int, requests: Iterator[tuple[bytes, Check]], reconnect: bool = True):
         self.port, self.requests, self.reconnect = port, requests, reconnect
-        self.seconds: defaultdict[int, list[float]] = defaultdict(list)
-        self.wrong = self.cut = self.refused = self.unanswered = 0
-        self.end = float("inf")
+        self.counts: Counter[int | str] = Counter()
+        self.seconds: list[float] = []
+        self.is_stopped = False
 
     @property
-    def statuses(self) -> Counter[int]:
-        """Return the number of answers by status."""
-        return Counter({status: len(values) for status, values in self.seconds.items()})
+    def answers(self) -> int:
+        """Return the number of answers."""
+        return sum(count for key, count in self.counts.items() if isinstance(key, int))
 
     @property
     def failures(self) -> int:
-        """Return the number of requests without a right answer."""
-        return self.wrong + self.cut + self.refused + self.unanswered
+        """Return the number of requests without a correct answer."""
+        return sum(count for key, count in self.counts.items() if isinstance(key, str))
 
-    def percentile_ms(self, status: int, share: float = 0.99) -> float:
-        """Return a percentile of the latency of answers with a status; 0 without any."""
-        ordered = sorted(self.seconds[status]) or [0.0]
-        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3, 1)
+    @property
+    def p99_ms(self) -> float:
+        """Return the 99th percentile of the latencies."""
+        return round(float(np.percentile(self.seconds or [0.0], 99)) * 1e3, 1)
 
-    def run(self, connections: int, seconds: float = float("inf")) -> "Loops":
-        """Run for a time, or until the requests are used up."""
-        self.end = time.monotonic() + seconds
-        asyncio.run(self._run(connections))
+    def run(self, connections: int, seconds: float) -> "Loops":
+        """Run for a time."""
+        with self.running(connections):
+            time.sleep(seconds)
         return self
 
     @contextmanager
     def running(self, connections: int) -> Iterator["Loops"]:
         """Run in a thread until the block ends; each loop finishes its request."""
+        self.is_stopped = False
         with ThreadPoolExecutor(1) as pool:
             result = pool.submit(asyncio.run, self._run(connections))
             try:
                 yield self
             finally:
-                self.end = 0.0
+                self.is_stopped = True
                 result.result()
 
     async def _run(self, connections: int) -> None:
         await asyncio.gather(*(self._loop() for _ in range(connections)))
 
     async def _loop(self) -> None:
-        while time.monotonic() < self.end:
+        while not self.is_stopped:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except OSError:
-                self.refused += 1
+                self.counts["refused"] += 1
                 await asyncio.sleep(0.05)
-            else:
-                try:
-                    while time.monotonic() < self.end and await self._ask(reader, writer):
-                        pass
-                finally:
-                    writer.close()
+                continue
+            try:
+                while not self.is_stopped and await self._ask(reader, writer):
+                    pass
+            finally:
+                writer.close()
             if not self.reconnect:
                 return
 
@@ -164,10 +174,7 @@ class Loops:
         """Send the next request; return False when the connection is over."""
         if reader.at_eof():
             return False
-        content, check = next(self.requests, (b"", None))
-        if check is None:
-            self.end = 0.0
-            return False
+        content, check = next(self.requests)
         started = time.perf_counter()
         writer.write(content)
         try:
@@ -176,12 +183,15 @@ class Loops:
                 length = head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
                 body = await reader.readexactly(int(length or 0))
         except TimeoutError:
-            self.unanswered += 1
+            self.counts["unanswered"] += 1
             return False
         except (asyncio.IncompleteReadError, ConnectionError):
-            self.cut += 1
+            self.counts["cut"] += 1
             return False
         status = int(head[9:12])
-        self.seconds[status].append(time.perf_counter() - started)
-        self.wrong += not check(status, body)
+        self.counts[status] += 1
+        if status == 200:
+            self.seconds.append(time.perf_counter() - started)
+        if not check(status, body):
+            self.counts["wrong"] += 1
         return b"\r\nconnection: close\r\n" not in head

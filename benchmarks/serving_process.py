@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+import mlflow
 import numpy as np
 import onnx
 from mlflow import MlflowClient
@@ -139,42 +140,33 @@ def registry(model: Path) -> Iterator[tuple[Process, str]]:
         command += ["--artifacts-destination", str(folder / "artifacts")]
         log, without_jobs = folder / "log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with Process(command, f"{uri}/health", log, cores()[1], **without_jobs) as process:
+            mlflow.set_tracking_uri(uri)
             for version in ("1", "2", "3"):
-                directory = folder / version / "model"
-                shutil.copytree(model, directory)
+                directory = Path(shutil.copytree(model, folder / version / "model"))
                 if version == "2":
                     with (directory / artifacts.INPUT_PROFILE).open("a") as file:
                         file.write("\n")  # another digest, the same answers
                 if version == "3":
                     let_raise(directory)
-                register(uri, directory)
-            MlflowClient(uri).set_registered_model_alias(MODEL_NAME, PRODUCTION, "1")
+                register(directory)
+            MlflowClient().set_registered_model_alias(MODEL_NAME, PRODUCTION, "1")
             yield process, uri
 
 
 @registry_errors()
-def register(uri: str, directory: Path) -> None:
+def register(directory: Path) -> None:
     """Register a model directory as `registry.record` does, without a pipeline's run."""
-    import mlflow
-    import pandas as pd
-
-    mlflow.set_tracking_uri(uri)
     with mlflow.start_run():
-        info = mlflow.pyfunc.log_model(
+        logged = mlflow.pyfunc.log_model(
             name=MODEL_NAME,
             python_model=str(ROOT / "registry" / "pyfunc_model.py"),
             artifacts={"model": str(directory)},
             code_paths=[str(Path(arithmetic.__file__).parent)],
-            input_example=pd.DataFrame({"equation": ["7+1="]}),
             pip_requirements=["mlflow", "numpy", "onnxruntime", "pandas", "pydantic"],
+            registered_model_name=MODEL_NAME,
         )
-    client, tags = MlflowClient(uri), {DIGEST_TAG: artifacts.digest(directory)}
-    if not client.search_registered_models():
-        client.create_registered_model(MODEL_NAME)
-    source = f"models:/{info.model_id}"
-    client.create_model_version(
-        MODEL_NAME, source, run_id=info.run_id, tags=tags, model_id=info.model_id
-    )
+    digest, version = artifacts.digest(directory), logged.registered_model_version
+    MlflowClient().set_model_version_tag(MODEL_NAME, str(version), DIGEST_TAG, digest)
 
 
 def let_raise(directory: Path, equation: Equation = RAISING) -> None:

@@ -11,52 +11,42 @@ import argparse
 import re
 import subprocess
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from arithmetic import artifacts
+import pandas as pd
+
 from arithmetic.errors import UserError, cli_errors
-from benchmarks.results_file import ROOT, table, write
-from benchmarks.serving_load import cores, random_equations, run_wrk
+from benchmarks.results_file import ROOT, write
+from benchmarks.serving_load import cores, make_bodies, run_wrk
 from benchmarks.serving_process import ServiceProcess, registry
 
 PY_SPY = "py-spy==0.4.3"
 SAMPLES_PER_SECOND = 500
 CONNECTIONS, LARGEST = 64, 20
-FRAME = re.compile(r"(?P<function>.*) \((?P<file>.*):\d+\)")
+# A stack in py-spy's raw format, and its count: the innermost function's name, file and line.
+STACK = re.compile(r"(?:.*;)?(.*) \((.*):\d+\) (\d+)")
 
 
 def parse(raw: str) -> dict[str, Any]:
-    """Return the shares of functions and packages in py-spy's raw format, `frame;frame count`."""
-    functions: Counter[str] = Counter()
-    packages: Counter[str] = Counter()
-    for line in raw.splitlines():
-        stack, _, count = line.rpartition(" ")
-        leaf = FRAME.fullmatch(stack.rpartition(";")[2])
-        if leaf is None:  # the name of a thread
-            continue
-        functions[f"{leaf['file']} {leaf['function']}"] += int(count)
-        packages[leaf["file"].partition("/")[0]] += int(count)
-    total = functions.total()
-    if not total:
+    """Return the shares of functions and packages in py-spy's raw format."""
+    leaves = pd.DataFrame(STACK.findall(raw), columns=["function", "file", "count"])
+    if leaves.empty:
         raise UserError("py-spy saw no Python frame")
+    leaves["count"] = leaves["count"].astype(int)
+    leaves["functions"] = leaves["file"] + " " + leaves["function"]
+    leaves["packages"] = leaves["file"].str.partition("/")[0]
+    total, figures = int(leaves["count"].sum()), {}
+    for name in ("packages", "functions"):
+        shares = leaves.groupby(name)["count"].sum() / total
+        figures[name] = shares.nlargest(LARGEST).round(3).to_dict()
+    return {"samples": total, **figures}
 
-    def shares(counts: Counter[str], number: int) -> dict[str, float]:
-        return {name: round(count / total, 3) for name, count in counts.most_common(number)}
 
-    return {
-        "samples": total,
-        "packages": shares(packages, LARGEST),
-        "functions": shares(functions, LARGEST),
-    }
-
-
-def profile(model: Path, seconds: int) -> dict[str, Any]:
+def profile(seconds: int) -> dict[str, Any]:
     """Run the service on a core of its own under load, and sample it for `seconds`."""
-    grammar = artifacts.load_config(model).get_grammar()
-    bodies = [f'{{"equation": "{text}"}}' for text in random_equations(grammar, "+-", 1000)]
-    with registry(model) as (_, uri), tempfile.TemporaryDirectory() as folder:
+    bodies = make_bodies(ROOT / "model")
+    with registry(ROOT / "model") as (_, uri), tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         with ServiceProcess(uri, Path(folder), cores()[0]) as service:
             url = f"{service.address}/predict"
@@ -75,12 +65,11 @@ def main() -> None:
     """Profile, print the shares and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving_profile")
     parser.add_argument("--seconds", type=int, default=20)
-    parser.add_argument("--model", type=Path, default=ROOT / "model")
     options = parser.parse_args()
     with cli_errors():
-        figures = profile(options.model.resolve(), options.seconds)
+        figures = profile(options.seconds)
         for name in ("packages", "functions"):
-            print(table([{name: key, "share": share} for key, share in figures[name].items()]))
+            print(pd.Series(figures[name], name="share").to_string(), "\n")
         print(f"wrote {write('serving-profile', figures)}")
 
 

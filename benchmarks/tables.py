@@ -7,41 +7,48 @@ Each table lies between `<!-- table: NAME -->` and `<!-- end -->`. CI checks tha
 
 import json
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
-from benchmarks.results_file import RESULTS, ROOT
+from benchmarks.results_file import ROOT
 from benchmarks.serving import SERVERS
 from scripts.reference import Rows, render
 
+BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file of the repository."""
-    content: dict[str, Any] = json.loads((ROOT / path).read_text("utf-8"))
+
+def read(path: str) -> dict[str, Any]:
+    """Read a JSON file of the repository, or the result of a benchmark by its name."""
+    name = path if path.endswith(".json") else f"benchmarks/results/{path}.json"
+    content: dict[str, Any] = json.loads((ROOT / name).read_text("utf-8"))
     return content
+
+
+def fill(header: str, row: str, values: Iterable[Mapping[str, Any]]) -> Rows:
+    """Return a header and a row for each of the values, which fill its format."""
+    return [header.split(" | "), *(row.format_map(value).split(" | ") for value in values)]
 
 
 def headline() -> Rows:
     """Return the rows of the README."""
-    evaluation, training = read("metrics/evaluation.json"), read("metrics/training.json")
-    seeds = read(RESULTS / "seeds.json")["seeds"]
-    exact = sum(row["errors"] == 0 for row in seeds)
+    evaluation = read("metrics/evaluation.json")
+    seeds = read("seeds")["seeds"]
     four = read("docs/certificates/four-operations.json")
+    exact = sum(row["errors"] == 0 for row in seeds)
     return [
         ("", "measured", "by"),
         (
             "wrong answers over **all** equations a+b and a−b, 0-999",
-            f"**{evaluation['errors']:,} of {evaluation['equations']:,}**",
+            "**{errors:,} of {equations:,}**".format_map(evaluation),
             "`dvc repro`",
         ),
-        ("minimum logit margin of the correct token", f"{evaluation['minimum_margin']}", "same"),
-        ("parameters", f"{training['parameters']:,}", "same"),
+        ("minimum logit margin of the correct token", str(evaluation["minimum_margin"]), "same"),
+        ("parameters", f"{read('metrics/training.json')['parameters']:,}", "same"),
         ("fresh seeds that are exact", f"{exact} of {len(seeds)}", "`make seeds`"),
         (
             "wrong answers with + − × ÷",
-            f"{four['errors']:,} of {four['equations']:,}",
+            "{errors:,} of {equations:,}".format_map(four),
             "`make experiment NAME=four-operations`",
         ),
     ]
@@ -49,166 +56,139 @@ def headline() -> Rows:
 
 def seeds() -> Rows:
     """Return a row for each seed."""
-    header = ("seed", "errors", "of", "minimum margin", "training, s on one core")
-    rows = sorted(read(RESULTS / "seeds.json")["seeds"], key=lambda row: row["seed"])
-    return [header] + [
-        (
-            str(row["seed"]),
-            f"{row['errors']:,}",
-            f"{row['equations']:,}",
-            f"{row['minimum_margin']}",
-            f"{row['seconds']['train']:.0f}",
-        )
-        for row in rows
-    ]
+    return fill(
+        "seed | errors | of | minimum margin | training, s on one core",
+        "{seed} | {errors:,} | {equations:,} | {minimum_margin} | {seconds[train]:.0f}",
+        read("seeds")["seeds"],
+    )
 
 
 def exactness() -> Rows:
     """Return a row for each proof that the answers are exact."""
-    evaluation, seeds = read("metrics/evaluation.json"), read(RESULTS / "seeds.json")["seeds"]
-    decoded = read(RESULTS / "certify-full.json")
-    four = read("docs/certificates/four-operations.json")
-    rows = [
-        ("certified, params.yaml", "`dvc repro`", "metrics/evaluation.json", [evaluation]),
-        ("decoded", "`make certify-full`", "benchmarks/results/certify-full.json", [decoded]),
-        (f"{len(seeds)} fresh seeds", "`make seeds`", "benchmarks/results/seeds.json", seeds),
-        (
-            "certified, + − × ÷",
-            "`make experiment NAME=four-operations`",
-            "docs/certificates/four-operations.json",
-            [four],
-        ),
+    seeds = read("seeds")["seeds"]
+    all_seeds = {key: sum(row[key] for row in seeds) for key in ("errors", "equations")}
+    all_seeds["minimum_margin"] = min(row["minimum_margin"] for row in seeds)
+    evaluation, certificate = "metrics/evaluation.json", "docs/certificates/four-operations.json"
+    decoded, ten_seeds = (f"benchmarks/results/{name}.json" for name in ("certify-full", "seeds"))
+    experiment = "make experiment NAME=four-operations"
+    proofs = [
+        ("certified, params.yaml", read(evaluation), "dvc repro", evaluation),
+        ("decoded", read(decoded) | {"minimum_margin": "–"}, "make certify-full", decoded),
+        (f"{len(seeds)} fresh seeds", all_seeds, "make seeds", ten_seeds),
+        ("certified, + − × ÷", read(certificate), experiment, certificate),
     ]
-    header = ("what", "wrong answers", "of", "minimum margin", "command", "file")
-    return [header] + [
-        (
-            what,
-            f"{sum(part['errors'] for part in parts):,}",
-            f"{sum(part['equations'] for part in parts):,}",
-            str(min(part.get("minimum_margin", "–") for part in parts)),
-            command,
-            f"`{file}`",
-        )
-        for what, command, file, parts in rows
-    ]
+    return fill(
+        "what | wrong answers | of | minimum margin | command | file",
+        "{what} | {errors:,} | {equations:,} | {minimum_margin} | `{command}` | `{file}`",
+        [
+            {"what": what, **figures, "command": command, "file": file}
+            for what, figures, command, file in proofs
+        ],
+    )
 
 
 def grpo() -> Rows:
     """Return a row for each seed: errors at the start, after GRPO, after supervised steps."""
-    header = ["seed", "errors at the start", "after GRPO", "new", "s"]
-    rows: list[Sequence[str]] = [[*header, "after supervised steps", "new", "s"]]
-    for seed, row in read(RESULTS / "grpo.json")["seeds"].items():
-        parts = [f"{row['start']['errors']:,} of {row['equations']:,}"]
-        for name in ("grpo", "supervised"):
-            parts += [f"{row[name][key]:,}" for key in ("errors", "new_errors")]
-            parts.append(f"{row[name]['seconds']:.0f}")
-        rows.append((seed, *parts))
-    return rows
+    return fill(
+        "seed | errors at the start | after GRPO | new | s | after supervised steps | new | s",
+        "{seed} | {start[errors]:,} of {equations:,}"
+        " | {grpo[errors]:,} | {grpo[new_errors]:,} | {grpo[seconds]:.0f}"
+        " | {supervised[errors]:,} | {supervised[new_errors]:,} | {supervised[seconds]:.0f}",
+        [{"seed": seed, **row} for seed, row in read("grpo")["seeds"].items()],
+    )
 
 
 def grpo_chains() -> Rows:
     """Return wrong answers by the longest run of carries or borrows, over all seeds."""
-    rows: list[Sequence[str]] = [("longest chain", "at the start", "after GRPO", "supervised")]
-    seeds = read(RESULTS / "grpo.json")["seeds"].values()
-    for length in range(len(next(iter(seeds))["errors_by_chain"]["start"])):
-        sums = [
-            sum(row["errors_by_chain"][name][length] for row in seeds)
-            for name in ("start", "grpo", "supervised")
-        ]
-        rows.append((str(length), *(f"{count:,}" for count in sums)))
-    return rows
+    by_chain = [row["errors_by_chain"] for row in read("grpo")["seeds"].values()]
+    sums = {
+        name: [sum(counts) for counts in zip(*(row[name] for row in by_chain), strict=True)]
+        for name in by_chain[0]
+    }
+    return fill(
+        "longest chain | at the start | after GRPO | supervised",
+        "{length} | {start:,} | {grpo:,} | {supervised:,}",
+        [
+            {"length": length, **{name: counts[length] for name, counts in sums.items()}}
+            for length in range(len(sums["start"]))
+        ],
+    )
 
 
 def serving() -> Rows:
     """Return a row for each server, the fastest first."""
-    times = ("requests/s, 64 connections", "of the constant answer's", "p50, one client")
-    servers = read(RESULTS / "serving.json")["servers"]
-    ordered = sorted(servers, key=lambda name: -servers[name]["per_second_64"])
-    return [("server", *times, "failures")] + [
-        (
-            SERVERS[name].title,
-            f"{servers[name]['per_second_64']:,.0f}",
-            f"{servers[name]['throughput_of_constant']:.2f}",
-            f"{servers[name]['p50_ms_1']:.2f} ms",
-            f"{servers[name]['failures']:,}",
-        )
-        for name in ordered
-    ]
+    servers = read("serving")["servers"]
+    return fill(
+        "server | requests/s, 64 connections | of the constant answer's | p50, one client"
+        " | failures",
+        "{title} | {per_second_64:,.0f} | {throughput_of_constant:.2f} | {p50_ms_1:.2f} ms"
+        " | {failures:,}",
+        [
+            {"title": SERVERS[name].title, **servers[name]}
+            for name in sorted(servers, key=lambda name: -servers[name]["per_second_64"])
+        ],
+    )
 
 
 def serving_profile() -> Rows:
     """Return the packages with at least 2 % of the samples."""
-    shares = read(RESULTS / "serving-profile.json")["packages"]
-    rows = [(f"`{name}`", f"{share:.0%}") for name, share in shares.items() if share >= 0.02]
-    return [("package", "share of the core"), *rows]
+    shares = read("serving-profile")["packages"].items()
+    values = [{"package": name, "share": share} for name, share in shares if share >= 0.02]
+    return fill("package | share of the core", "`{package}` | {share:.0%}", values)
 
 
 def faults() -> Rows:
     """Return a row for each trial: what happened, and how many requests failed."""
-    trials = read(RESULTS / "faults.json")["trials"]
-    rows: list[Sequence[str]] = [("trial", "figures", "failures")]
-    for name, row in trials.items():
-        figures = ", ".join(
-            f"{key.replace('_', ' ')} {value:,}"
+    values = []
+    for name, row in read("faults")["trials"].items():
+        figures = [
+            f"{key} {value:,}"
             for key, value in row.items()
             if key != "failures" and not isinstance(value, list)
-        )
-        rows.append((name.replace("_", " "), figures, f"{row['failures']:,}"))
-    return rows
+        ]
+        text = f"{name} | {', '.join(figures)}".replace("_", " ")
+        values.append({"text": text, "failures": row["failures"]})
+    return fill("trial | figures | failures", "{text} | {failures:,}", values)
 
 
 def replicas() -> Rows:
     """Return a row for each arrangement of processes, with the shares of the CPU time."""
-    parts = ("services", "nginx", "wrk")
-    header = ("processes", "requests/s", "p99", *(f"CPU time of {part}" for part in parts))
-    return [header] + [
-        (
-            row["processes"],
-            f"{row['per_second']:,.0f}",
-            f"{row['p99_ms']:.0f} ms",
-            *(f"{row[f'{part}_share']:.0%}" for part in parts),
-        )
-        for row in read(RESULTS / "replicas.json")["arrangements"]
-    ]
+    return fill(
+        "processes | requests/s | p99 | CPU time of services | CPU time of nginx | CPU time of wrk",
+        "{processes} | {per_second:,.0f} | {p99_ms:.0f} ms | {services_share:.0%}"
+        " | {nginx_share:.0%} | {wrk_share:.0%}",
+        read("replicas")["arrangements"],
+    )
 
 
 def ray() -> Rows:
     """Return a row for each number of workers of joblib's and of Ray's."""
-    return [("workers", "", "s", "efficiency")] + [
-        (row["backend"], f"{row['workers']}", f"{row['seconds']:.0f}", f"{row['efficiency']:.2f}")
-        for row in read(RESULTS / "ray.json")["rows"]
-    ]
+    return fill(
+        "workers |  | s | efficiency",
+        "{backend} | {workers} | {seconds:.0f} | {efficiency:.2f}",
+        read("ray")["rows"],
+    )
 
 
 def restarts() -> Rows:
     """Return a row for each part of the team's stack that was restarted."""
-    keys = ("requests", "failed", "refused", "registered", "registrations_failed")
-    header = ("restarted", "s", *(key.replace("_", " ") for key in keys), "runs and versions lost")
-    return [header] + [
-        (
-            row["restarted"],
-            f"{row['seconds']:.0f}",
-            *(f"{row[key]:,}" for key in keys),
-            f"{row['lost_runs'] + row['lost_versions']}",
-        )
-        for row in read(RESULTS / "restarts.json")["restarts"]
-    ]
+    rows = read("restarts")["restarts"]
+    return fill(
+        "restarted | s | requests | failed | refused | registered | registrations failed"
+        " | runs and versions lost",
+        "{restarted} | {seconds:.0f} | {requests:,} | {failed:,} | {refused:,} | {registered:,}"
+        " | {registrations_failed:,} | {lost}",
+        [{**row, "lost": row["lost_runs"] + row["lost_versions"]} for row in rows],
+    )
 
 
 TABLES = {
-    "exactness": exactness,
-    "headline": headline,
-    "seeds": seeds,
-    "grpo": grpo,
-    "grpo-chains": grpo_chains,
-    "serving": serving,
-    "serving-profile": serving_profile,
-    "faults": faults,
-    "replicas": replicas,
-    "ray": ray,
-    "restarts": restarts,
+    table.__name__.replace("_", "-"): table
+    for table in (
+        *(exactness, headline, seeds, grpo, grpo_chains, serving, serving_profile, faults),
+        *(replicas, ray, restarts),
+    )
 }
-BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def update(text: str) -> str:

@@ -64,11 +64,6 @@ class Stack(NamedTuple):
         filters = [f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()]
         return _docker("ps", "--quiet", *filters)
 
-    def is_healthy(self, name: str) -> bool:
-        """Return whether Docker calls the container of a service healthy."""
-        state = _docker("inspect", "-f", "{{.State.Health.Status}}", self.container(name))
-        return state == "healthy"
-
     def credentials(self, user: str) -> dict[str, str]:
         """Return the variables with which `user` uses MLflow."""
         return {
@@ -105,9 +100,9 @@ class Stack(NamedTuple):
             yield counts
 
     def wait_until_healthy(self, name: str) -> None:
-        """Wait for a service; raise UserError after HEALTHY_SECONDS."""
-        deadline = time.monotonic() + HEALTHY_SECONDS
-        while not self.is_healthy(name):
+        """Wait until Docker calls a service healthy; raise UserError after HEALTHY_SECONDS."""
+        deadline, health = time.monotonic() + HEALTHY_SECONDS, "{{.State.Health.Status}}"
+        while _docker("inspect", "-f", health, self.container(name)) != "healthy":
             if time.monotonic() > deadline:
                 message = f"{name} is not healthy after {HEALTHY_SECONDS:g} s"
                 raise UserError(message, "look at its log")

@@ -57,11 +57,6 @@ def run(command: list[str], folder: Path = ROOT, **more: str) -> str:
     return done.stdout
 
 
-def on_cores(*cores: int) -> list[str]:
-    """Return this Python as a command that uses these cores alone."""
-    return ["taskset", "-c", ",".join(map(str, cores)), sys.executable]
-
-
 def git(folder: Path, *arguments: str) -> str:
     """Run git in `folder`; return what it prints."""
     identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@example.com")

@@ -30,8 +30,9 @@ check_compose() {
     deploy/team/secrets.sh "$scratch/env" >/dev/null
     check compose.yaml docker-compose -f compose.yaml config
     check deploy/candidate.yaml docker-compose -f compose.yaml -f deploy/candidate.yaml config
-    check deploy/team/compose.yaml \
-        docker-compose --env-file "$scratch/env" -f deploy/team/compose.yaml config
+    local team=(docker-compose --env-file "$scratch/env" -f deploy/team/compose.yaml)
+    check deploy/team/compose.yaml "${team[@]}" config
+    TRUSTED_KEY=/key.pem check deploy/team/signed.yaml "${team[@]}" -f deploy/team/signed.yaml config
 }
 
 # The names of containers do not resolve here, so loopback replaces them.

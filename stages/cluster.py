@@ -25,49 +25,58 @@ HINT = "look at `ray status`, then run `dvc repro` again, or unset RAY_ADDRESS"
 
 
 @contextmanager
-def open_workers(directory: Path) -> Iterator[tuple[joblib.Parallel, Path]]:
-    """Yield the workers, and where they find the files of `directory`.
+def connect(address: str, working_dir: Path) -> Iterator[None]:
+    """Use the Ray cluster at `address`, whose tasks find this code and the files of `working_dir`.
 
     Raises:
         UserError: Ray is not installed or does not answer, or workers were lost too often.
     """
-    if not (address := os.environ.get("RAY_ADDRESS")):
-        yield joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator"), directory
-        return
-    # Else each end of a pool is printed as a failure that will be retried.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "__ray_terminate__")
     try:
         import ray
-        from ray.util.joblib import register_ray
     except ImportError as error:
         raise UserError(
             f"RAY_ADDRESS is {address!r}, but Ray is not installed",
             "run `make setup-ray`, or unset RAY_ADDRESS",
         ) from error
     _check_address(address)
-    register_ray()
     job = {
-        "working_dir": str(directory),
+        "working_dir": str(working_dir),
         "py_modules": [str(Path(package.__path__[0])) for package in (arithmetic, stages)],
         "env_vars": stages.REPRODUCIBLE_ENVIRONMENT,
     }
+    try:
+        ray.init(address, runtime_env=job, logging_level=logging.ERROR, log_to_driver=False)
+        yield
+    except ray.exceptions.RayError as error:
+        message = str(error).splitlines()[0]
+        raise UserError(f"the Ray cluster at {address} failed: {message}", HINT) from error
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def open_workers(directory: Path) -> Iterator[tuple[joblib.Parallel, Path]]:
+    """Yield the workers, and where they find the files of `directory`; errors as of `connect`."""
+    if not (address := os.environ.get("RAY_ADDRESS")):
+        yield joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator"), directory
+        return
+    # Else each end of a pool is printed as a failure that will be retried.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "__ray_terminate__")
     options = {
         "num_cpus": 0.5,  # a worker for each CPU, and room to restart; with 0 none is spread
         "max_restarts": RESTARTS,
         "max_task_retries": -1,  # while the worker is restarted
         "scheduling_strategy": "SPREAD",
     }
-    try:
-        ray.init(address, runtime_env=job, logging_level=logging.ERROR, log_to_driver=False)
+    with connect(address, directory):
+        import ray
+        from ray.util.joblib import register_ray
+
+        register_ray()
         count = int(ray.cluster_resources()["CPU"])
         with joblib.parallel_config("ray", ray_remote_args=options):
             # joblib runs a single job in this process.
             yield joblib.Parallel(n_jobs=count), Path() if count > 1 else directory
-    except ray.exceptions.RayError as error:
-        message = str(error).splitlines()[0]
-        raise UserError(f"the Ray cluster at {address} failed: {message}", HINT) from error
-    finally:
-        ray.shutdown()
 
 
 def _check_address(address: str) -> None:

@@ -1,13 +1,15 @@
 """Keep the tests apart from the user's settings, and run one small pipeline for all of them."""
 
 # Importing `stages` sets the environment that torch reads when it loads, so it comes first.
-import stages  # noqa: F401, I001
+import stages  # noqa: I001
 
+import importlib.util
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -15,6 +17,9 @@ from filelock import FileLock
 
 from serving.settings import Settings
 from tests.small_project import make_project
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 # The same cases in every run, and no case too slow on a busy machine.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -74,3 +79,24 @@ def project(pipeline: Path, tmp_path: Path) -> Path:
     target = tmp_path / "project"
     shutil.copytree(pipeline, target, symlinks=True)
     return target
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator["Cluster"]:
+    """Start two nodes with one CPU each, which do not have this code."""
+    if importlib.util.find_spec("ray") is None:
+        assert "CI" not in os.environ, "Ray is not installed; .ci/run calls make setup-ray"
+        pytest.skip("Ray is not installed: make setup-ray")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster()
+    with pytest.MonkeyPatch.context() as patch:
+        # Workers inherit the environment of their node, which differs from a stage's.
+        for name in stages.REPRODUCIBLE_ENVIRONMENT:
+            patch.delenv(name)
+        patch.delenv("PYTHONPATH", raising=False)
+        patch.chdir("/")
+        for _ in range(2):
+            nodes.add_node(num_cpus=1, include_dashboard=False)
+    yield nodes
+    nodes.shutdown()

@@ -4,7 +4,6 @@
 counts matching events (`open PATH` for writing, `os.rename FROM TO`, or any other by its name).
 """
 
-import atexit
 import json
 import os
 import re
@@ -20,8 +19,8 @@ class Killer:
 
     def __init__(self, point: dict[str, str]):
         self.event, self.after = re.compile(point["event"]), re.compile(point["after"])
-        self.nth, self.point = int(point["nth"]), point
-        self.is_armed, self.count = not point["after"], 0
+        self.effect, self.target = point["effect"], point["target"]
+        self.left, self.is_armed = int(point["nth"]), not point["after"]
 
     def __call__(self, name: str, arguments: tuple[object, ...]) -> None:
         """Look at one audit event."""
@@ -36,18 +35,16 @@ class Killer:
         if not self.is_armed:
             self.is_armed = bool(self.after.search(text))
         elif self.event.search(text):
-            self.count += 1
-            if self.count == self.nth:
+            self.left -= 1
+            if self.left == 0:  # what follows is below 0
                 self.kill(str(arguments[0]) if arguments else "")
 
     def kill(self, path: str) -> None:
         """Leave the file as a kill in the middle of writing does, note the kill, and kill."""
-        self.is_armed, self.after = False, re.compile("(?!)")  # what follows is not counted
-        if self.point["effect"] and os.path.exists(path):
-            half = os.path.getsize(path) // 2 if self.point["effect"] == "half" else 0
-            os.truncate(path, half)
+        if self.effect and os.path.exists(path):
+            os.truncate(path, os.path.getsize(path) // 2 if self.effect == "half" else 0)
         Path(os.environ["KILL_MARK"]).touch()
-        if self.point["target"] == "group":
+        if self.target == "group":
             os.killpg(os.getpgrp(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -55,8 +52,4 @@ class Killer:
 if "KILL_POINT" in os.environ:
     point = json.loads(os.environ["KILL_POINT"])
     if point["module"] in sys.orig_argv:
-        killer = Killer(point)
-        sys.addaudithook(killer)
-        if "KILL_COUNT" in os.environ:
-            count_file = Path(os.environ["KILL_COUNT"])
-            atexit.register(lambda: count_file.write_text(str(killer.count)))
+        sys.addaudithook(Killer(point))

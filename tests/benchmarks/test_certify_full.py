@@ -11,5 +11,3 @@ def test_decoding_every_equation_finds_the_errors_that_the_evaluation_found(pipe
     assert figures["errors"] == report["errors"] > 0
     assert len(figures["first_failures"]) <= 10
     assert figures["model_digest"] == report["model_digest"]
-    for operation, row in figures["by_operation"].items():
-        assert row["errors"] == report["by_operation"][operation]["errors"]

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.serving.service_process import ROOT
 
@@ -74,3 +75,18 @@ def test_a_missing_tool_is_an_error_that_names_its_package(copy, tmp_path, missi
     done = check(copy, str(tools))
     assert (done.returncode, done.stdout) == (2, "")
     assert f"hint: apt-get install {TOOLS[missing]}\n" in done.stderr
+
+
+def test_both_replicas_trust_the_key_that_is_named(copy):
+    team, key = copy / "deploy/team", copy / "trusted.pem"
+    subprocess.run([team / "secrets.sh"], check=True, capture_output=True)
+    with (team / ".env").open("a") as file:
+        file.write(f"COMPOSE_FILE=compose.yaml:signed.yaml\nTRUSTED_KEY={key}\n")
+    output = subprocess.check_output(["docker-compose", "config"], cwd=team, text=True)
+    services = YAML(typ="safe").load(output)["services"]
+    for name in ("service-1", "service-2"):
+        assert services[name]["environment"]["TRUSTED_KEY"] == "/etc/trusted.pem"
+        mounts = str(services[name]["volumes"])
+        assert str(key) in mounts
+        assert "/etc/trusted.pem" in mounts
+        assert "models-" in mounts

@@ -19,7 +19,7 @@ from serving.settings import Settings
 VERSION = "1.34"  # of the schemas
 OLDEST_MINOR = 24  # of kubectl, with kustomize 4.5
 LABEL = "app.kubernetes.io/name"
-CUSTOM = {"HTTPRoute", "InferenceService"}  # whose schemas no package has
+CUSTOM = {"HTTPRoute", "InferenceService"}  # whose schemas no package of PyPI has
 # Secrets and the key that are made by hand: docs/how-to/kubernetes.md.
 BY_HAND = {"arithmetic-lm-reader", "arithmetic-lm-api-keys", "arithmetic-lm-trusted-key"}
 

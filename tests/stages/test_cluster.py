@@ -1,17 +1,14 @@
 """The evaluation on a Ray cluster of two nodes here, with workers killed in the middle."""
 
-import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
 import pytest
 
-import stages
 from arithmetic.errors import UserError
 from stages import evaluate
 from stages.certify import Equations, WorkerModel, compute_margins, run_over_shards
@@ -20,27 +17,6 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 EQUATIONS = Equations("+", *(side.ravel() for side in np.indices((10, 10))))
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator["Cluster"]:
-    """Start two nodes with one CPU each, which do not have this code."""
-    if importlib.util.find_spec("ray") is None:
-        assert "CI" not in os.environ, "Ray is not installed; .ci/run calls make setup-ray"
-        pytest.skip("Ray is not installed: make setup-ray")
-    from ray.cluster_utils import Cluster
-
-    nodes = Cluster()
-    with pytest.MonkeyPatch.context() as patch:
-        # Workers inherit the environment of their node, which differs from a stage's.
-        for name in stages.REPRODUCIBLE_ENVIRONMENT:
-            patch.delenv(name)
-        patch.delenv("PYTHONPATH", raising=False)
-        patch.chdir("/")
-        for _ in range(2):
-            nodes.add_node(num_cpus=1, include_dashboard=False)
-    yield nodes
-    nodes.shutdown()
 
 
 @pytest.fixture
@@ -90,6 +66,30 @@ def test_a_killed_worker_loses_nothing(trained, on_cluster, tmp_path, monkeypatc
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
     (expected,) = run_over_shards(compute_margins, trained / "model", [EQUATIONS], 50, "test")
     assert margins.tobytes() == expected.tobytes()
+
+
+@pytest.mark.slow
+def test_a_lost_node_loses_nothing(workspace, nodes, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "SHARD", 30)
+    evaluate.main()
+    on_one_core = read_outputs()
+    lost, marker = nodes.add_node(num_cpus=1, include_dashboard=False), tmp_path / "marker"
+    lost_id = lost.node_id
+
+    def lose_node(model: WorkerModel, equations: Equations) -> np.ndarray:
+        import ray
+
+        if ray.get_runtime_context().get_node_id() == lost_id and not marker.exists():
+            marker.touch()
+            os.kill(os.getppid(), signal.SIGKILL)  # the node's raylet, which started this worker
+        return compute_margins(model, equations)
+
+    monkeypatch.setattr(evaluate, "compute_margins", lose_node)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    evaluate.main()
+    assert marker.exists()
+    assert read_outputs() == on_one_core
+    nodes.remove_node(lost, allow_graceful=False)
 
 
 @pytest.mark.slow
