@@ -26,7 +26,7 @@ def test_saturated_connections_are_answered_and_closed_in_order(tmp_path, exact_
             service.process.terminate()
             assert service.process.wait(15) == 0
     assert loops.failures == 0
-    assert loops.statuses[200] > CONNECTIONS
+    assert loops.counts[200] > CONNECTIONS
 
 
 def test_connections_that_are_idle_at_the_signal_are_answered_once_more(tmp_path, exact_model):
