@@ -169,12 +169,12 @@ def register(directory: Path) -> None:
     MlflowClient().set_model_version_tag(MODEL_NAME, str(version), DIGEST_TAG, digest)
 
 
-def let_raise(directory: Path) -> None:
-    """Change the decoder of + so that onnxruntime raises on RAISING, whatever else is in a call."""
+def let_raise(directory: Path, equation: Equation = RAISING) -> None:
+    """Change the decoder so that onnxruntime raises on an equation, whatever else is in a call."""
     digits = artifacts.load_config(directory).get_grammar().digits
-    operands = np.array([RAISING.operand_1]), np.array([RAISING.operand_2])
-    (ids,) = formats.encode_prompts(RAISING.operation, *operands, digits).tolist()
-    path = directory / artifacts.decoder_path(formats.get_format(RAISING.operation).name)
+    operands = np.array([equation.operand_1]), np.array([equation.operand_2])
+    (ids,) = formats.encode_prompts(equation.operation, *operands, digits).tolist()
+    path = directory / artifacts.decoder_path(formats.get_format(equation.operation).name)
     model = onnx.load(path)
     text = GUARD.format(prompts=PROMPTS, length=len(ids), ids=", ".join(map(str, ids)))
     guard = onnx.parser.parse_graph(text)

@@ -13,10 +13,9 @@ import sys
 
 from arithmetic.errors import cli_errors
 from serving.app import create_app
-from serving.model_manager import Registry
 from serving.request_log import setup_logging
 from serving.server import make_server
-from serving.settings import InvalidSettingsError, Settings, load_settings
+from serving.settings import InvalidSettingsError, load_settings
 
 MAX_OPEN_FILES = 65_536
 
@@ -28,17 +27,13 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     with cli_errors():
-        serve(load_settings())
-
-
-def serve(settings: Settings, registry: Registry | None = None) -> None:
-    """Serve until a signal; raise InvalidSettingsError before anything is loaded."""
-    setup_logging(settings.log_format)
-    raise_file_limit()
-    app = create_app(settings, registry)
-    listening = listen(settings.host, settings.port)
-    logging.getLogger("serving").info("serving on http://%s:%d", settings.host, settings.port)
-    make_server(app, settings).run(sockets=[listening])
+        settings = load_settings()
+        setup_logging(settings.log_format)
+        raise_file_limit()
+        app = create_app(settings)
+        listening = listen(settings.host, settings.port)
+        logging.getLogger("serving").info("serving on http://%s:%d", settings.host, settings.port)
+        make_server(app, settings).run(sockets=[listening])
 
 
 def raise_file_limit() -> None:

@@ -1,33 +1,31 @@
 """Build the application: routes, error handlers, middleware, OpenAPI.
 
-The prediction routes are Starlette routes with pydantic bodies; `add_openapi` documents them.
+The prediction routes are Starlette routes with pydantic bodies, which FastAPI does not document.
 `/docs` needs no other host: fastapi-offline brings Swagger UI's files.
 """
 
 import contextlib
-import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import FileResponse
-from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from registry import download
 from serving import protocols
 from serving.auth import load_keys
 from serving.comparison import compare
 from serving.error_handlers import add_error_handlers
 from serving.explanation import ExplainThread, explain_answer
 from serving.metrics import Metrics
-from serving.model_manager import ModelManager, Registry
-from serving.predict import PredictEndpoint, predict_batch
+from serving.model_manager import ModelManager
+from serving.predict import PlainRoute, PredictEndpoint, predict_batch
 from serving.request_log import RequestMiddleware
 from serving.schemas import (
     BatchRequest,
@@ -110,7 +108,7 @@ async def health(request: Request, response: Response) -> Health:
     general: dict[str, Any] = {
         "model_loaded": model is not None,
         "model_uri": request.app.state.settings.model_uri,
-        "registry": manager.registry_status(),
+        "registry": manager.registry_status,
         "compare_url": request.app.state.settings.compare_url or None,
         "reason": manager.reason,
         "rejected": manager.rejected(),
@@ -128,7 +126,7 @@ async def health(request: Request, response: Response) -> Health:
         max_operand=model.grammar.max_operand,
         source=manager.source,
         accuracy=model.stats.report(),
-        drift=manager.monitor.drift(),
+        drift=model.stats.drift.psi or None,
     )
 
 
@@ -143,17 +141,15 @@ async def metrics(request: Request) -> Response:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Follow the registry for as long as the application runs."""
     await app.state.manager.start(FIRST_ATTEMPT_SECONDS)
-    gc.collect()
-    gc.freeze()  # what is loaded now stays; collecting it again would make much of the p99
     yield
     app.state.manager.stop()
 
 
-def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
+def create_app(settings: Settings, registry: Any = download) -> FastAPI:
     """Return the application; it begins to follow the registry when it starts.
 
     Args:
-        registry: replaces `registry.download`, for tests.
+        registry: tests replace the module by their own `resolve`, `download` and `verify`.
     """
     keys = load_keys(settings)
     metrics = Metrics()
@@ -165,10 +161,10 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
         lifespan=lifespan,
         # First in the list: the route of nearly all requests is matched first.
         routes=[
-            Route("/predict", PredictEndpoint(manager), methods=["POST"]),
-            Route("/predict/batch", predict_batch, methods=["POST"]),
-            Route("/explain", explain_answer, methods=["POST"]),
-            Route("/compare", compare, methods=["POST"]),
+            PlainRoute("/predict", PredictEndpoint(manager), methods=["POST"]),
+            PlainRoute("/predict/batch", predict_batch, methods=["POST"]),
+            PlainRoute("/explain", explain_answer, methods=["POST"]),
+            PlainRoute("/compare", compare, methods=["POST"]),
             *protocols.ROUTES,
         ],
         swagger_ui_parameters={"validatorUrl": None},  # else a badge by validator.swagger.io
@@ -180,7 +176,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     app.include_router(router)
     app.include_router(protocols.router)
     add_error_handlers(app)
-    add_openapi(app)
+    document_plain_routes(app)
     app.add_middleware(RequestMiddleware, manager=manager, keys=keys, metrics=metrics)
     if settings.cors_origin_list:
         app.add_middleware(
@@ -193,16 +189,15 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     return app
 
 
-def add_openapi(app: FastAPI) -> None:
-    """Document the Starlette routes beside FastAPI's own."""
-    documented = APIRouter()
+def document_plain_routes(app: FastAPI) -> None:
+    """Put the Starlette routes into the OpenAPI schema, by routes behind them that never run."""
     for path, (endpoint, request, response) in DOCUMENTED.items():
 
         async def describe(body: Any) -> None:
             """Serve as the signature."""
 
         describe.__annotations__["body"] = request
-        documented.add_api_route(
+        app.add_api_route(
             path,
             describe,
             methods=["POST"],
@@ -211,13 +206,3 @@ def add_openapi(app: FastAPI) -> None:
             description=endpoint.__doc__,
             name=path.strip("/").replace("/", " "),
         )
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            routes = [*app.routes, *documented.routes]
-            app.openapi_schema = get_openapi(
-                title=app.title, version=app.version, description=DESCRIPTION, routes=routes
-            )
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -19,41 +19,39 @@ from serving.settings import InvalidSettingsError, Settings
 _ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64})=([0-9a-f]{64})")
 
 Headers = Iterable[tuple[bytes, bytes]]
+Digests = dict[str, str]  # hexadecimal SHA-256 of each key, by the key's name
 
 
-class ApiKeys:
-    """Hold the keys that open this service."""
+def find_name(digests: Digests, headers: Headers) -> str | None:
+    """Return the name of the key in `Authorization: Bearer` or `X-API-Key`, else None.
 
-    def __init__(self, digests: dict[str, str]):
-        """Store the hexadecimal SHA-256 of each key by the key's name."""
-        self._digests = [(name, bytes.fromhex(digest)) for name, digest in digests.items()]
-
-    def find_name(self, headers: Headers) -> str | None:
-        """Return the name of the key in `Authorization: Bearer` or `X-API-Key`, else None.
-
-        It compares with every key in constant time, so that the time reveals nothing.
-        """
-        presented = b""
-        for name, value in headers:
-            if name == b"x-api-key":
-                presented = value
-            elif name == b"authorization" and value[:7].lower() == b"bearer ":
-                presented = value[7:]
-        digest = hashlib.sha256(presented.strip()).digest()
-        matching = [name for name, known in self._digests if hmac.compare_digest(digest, known)]
-        return matching[0] if matching else None
+    It compares with every key in constant time, so that the time reveals nothing.
+    """
+    presented = b""
+    for name, value in headers:
+        if name == b"x-api-key":
+            presented = value
+        elif name == b"authorization" and value[:7].lower() == b"bearer ":
+            presented = value[7:]
+    digest = hashlib.sha256(presented.strip()).hexdigest()
+    matching = [name for name, known in digests.items() if hmac.compare_digest(digest, known)]
+    return matching[0] if matching else None
 
 
-def load_keys(settings: Settings) -> ApiKeys | None:
-    """Return the configured keys, None where no key is needed; raise InvalidSettingsError."""
-    text, source = settings.api_keys, "API_KEYS"
-    if settings.api_keys_file is not None:
+def load_keys(settings: Settings) -> Digests:
+    """Return the configured keys, empty where no key is needed; raise InvalidSettingsError."""
+    text, source, file = settings.api_keys, "API_KEYS", settings.api_keys_file
+    if file is None and not text:
+        return {}
+    if file is not None:
         if text:
             raise InvalidSettingsError("API_KEYS and API_KEYS_FILE are both set", "set one of them")
-        text, source = _read_file(settings), "API_KEYS_FILE"
-    elif not text:
-        return None
-    digests: dict[str, str] = {}
+        try:
+            text, source = file.read_text(encoding="utf-8"), "API_KEYS_FILE"
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"cannot read API_KEYS_FILE {file}: {error}"
+            raise InvalidSettingsError(message, "name a file with one entry a line") from error
+    digests: Digests = {}
     for number, entry in enumerate(re.split(r"[,\s]+", text.strip()), 1):
         match = _ENTRY.fullmatch(entry)
         if match is None or match[1] in digests:
@@ -62,18 +60,7 @@ def load_keys(settings: Settings) -> ApiKeys | None:
                 "`python -m serving.auth NAME` prints an entry",
             )
         digests[match[1]] = match[2]
-    return ApiKeys(digests)
-
-
-def _read_file(settings: Settings) -> str:
-    assert settings.api_keys_file is not None
-    try:
-        return settings.api_keys_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettingsError(
-            f"cannot read API_KEYS_FILE {settings.api_keys_file}: {error}",
-            "name a text file with one entry a line",
-        ) from error
+    return digests
 
 
 def main(arguments: list[str]) -> None:

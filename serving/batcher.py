@@ -4,7 +4,7 @@ A request that arrives alone is answered at once; requests that arrive in the sa
 event loop share one call of the model. Measured against a timer of 1 ms, this is faster with one
 client and with 64. Past the limit of its queue a request fails at once with 503, so that the wait
 stays bounded. Single questions go before bulk ones (POST /predict/batch), which keep a quarter of
-each call.
+each call: behind bulk, single ones miss their deadline under overload.
 """
 
 import asyncio
@@ -59,6 +59,7 @@ class Pending(NamedTuple):
 class Queue:
     """Hold what waits for calls of one format; `seconds_each` is a moving average."""
 
+    name: str
     is_heavy: bool
     batch_size: Histogram
     depth: Gauge
@@ -70,16 +71,15 @@ class Queue:
         return len(self.singles) + len(self.bulk)
 
     def take(self, limit: int) -> list[Pending]:
-        """Remove the next batch; entries whose future is done already are dropped."""
-        bulk = min(len(self.bulk), max(limit // 4, limit - len(self.singles), 1))
-        singles = min(len(self.singles), limit - bulk)
-        batch = [self.singles.popleft() for _ in range(singles)]
-        batch += [self.bulk.popleft() for _ in range(bulk)]
-        return [pending for pending in batch if not pending.future.done()]
-
-    def update_seconds(self, seconds: float, count: int) -> None:
-        """Update the moving average by a call for `count` equations."""
-        self.seconds_each += (seconds / count - self.seconds_each) / 4
+        """Remove the next batch, without entries whose future is done already."""
+        batch: list[Pending] = []
+        reserved = min(len(self.bulk), max(1, limit // 4))
+        for line, size in ((self.singles, limit - reserved), (self.bulk, limit)):
+            while line and len(batch) < size:
+                pending = line.popleft()
+                if not pending.future.done():
+                    batch.append(pending)
+        return batch
 
 
 class Batcher:
@@ -96,7 +96,7 @@ class Batcher:
         self._on_batch = on_batch
         self._queues: dict[str, Queue] = {}
         self.heavy_formats: set[str] = set()
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = ThreadPoolExecutor(1, "heavy")
         self._in_thread: list[Pending] = []
         self._is_scheduled = self._is_sweeping = False
         self._arrived = self._seen = 0  # since the last call; and as of the turn before
@@ -132,31 +132,31 @@ class Batcher:
 
     def submit_many(self, equations: Sequence[Equation]) -> list["asyncio.Future[Answer]"]:
         """Enqueue all equations behind the single ones, or raise OverloadedError and none."""
-        names = [get_format(equation.operation).name for equation in equations]
-        for name, count in Counter(names).items():
-            self._check_room(self._get_queue(name), count)
+        queues = [self._get_queue(get_format(e.operation).name) for e in equations]
+        for name, count in Counter(queue.name for queue in queues).items():
+            self._check_room(self._queues[name], count)
         return [
-            self._enqueue(self._queues[name].bulk, equation)
-            for name, equation in zip(names, equations, strict=True)
+            self._enqueue(queue.bulk, equation)
+            for queue, equation in zip(queues, equations, strict=True)
         ]
 
     @property
     def is_overloaded(self) -> bool:
         """Return whether a queue is nine tenths full."""
-        return any(10 * len(q) > 9 * self._limits.queue_limit for q in self._queues.values())
+        limit = 0.9 * self._limits.queue_limit
+        return any(len(queue) > limit for queue in self._queues.values())
 
     def _get_queue(self, name: str) -> Queue:
         if name not in self._queues:
             size, depth = self._metrics.batch_size, self._metrics.queue_depth
             is_heavy = name in self.heavy_formats
-            self._queues[name] = Queue(is_heavy, size.labels(name), depth.labels(name))
+            self._queues[name] = Queue(name, is_heavy, size.labels(name), depth.labels(name))
         return self._queues[name]
 
     def _check_room(self, queue: Queue, count: int) -> None:
         waiting = len(queue)
-        seconds = waiting * queue.seconds_each
         # Equations that cannot be answered in time are rejected at once, too.
-        is_late = seconds > self._limits.deadline_seconds * PATIENCE
+        is_late = waiting * queue.seconds_each > self._limits.deadline_seconds * PATIENCE
         if waiting + count > self._limits.queue_limit or (
             is_late and waiting >= self._limits.max_batch_size
         ):
@@ -167,13 +167,16 @@ class Batcher:
         future: asyncio.Future[Answer] = loop.create_future()
         line.append(Pending(equation, future, loop.time() + self._limits.deadline_seconds))
         self._arrived += 1
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            loop.call_soon(self._flush)
+        self._schedule()
         if not self._is_sweeping:
             self._is_sweeping = True
             loop.call_later(SWEEP_SECONDS, self._sweep)
         return future
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         """Call the model once for every light queue, and start the thread's next call.
@@ -194,26 +197,19 @@ class Batcher:
             batch = queue.take(self._limits.max_batch_size)
             if batch:
                 started = time.perf_counter()
-                self._settle(queue, batch, self._compute(batch))
-                queue.update_seconds(time.perf_counter() - started, len(batch))
-            if len(queue) and not self._is_scheduled:
-                self._is_scheduled = True
-                loop.call_soon(self._flush)
+                results = self._compute(batch)
+                self._settle(queue, batch, results, time.perf_counter() - started)
+            if len(queue):
+                self._schedule()
         self._start_thread_call()
 
     def _start_thread_call(self) -> None:
         """Start the thread's next call, from the heavy queues in turn."""
         if self._in_thread:
             return
-        for name, queue in list(self._queues.items()):
-            if not queue.is_heavy or not len(queue):
-                continue
-            self._queues[name] = self._queues.pop(name)  # last in line for the next call
-            batch: list[Pending] = []
-            while len(queue) and not batch:  # all of a batch can have timed out
-                batch = queue.take(self._limits.max_batch_size)
-            if batch:
-                self._thread = self._thread or ThreadPoolExecutor(1, "heavy")
+        for name, queue in [*self._queues.items()]:
+            if queue.is_heavy and (batch := queue.take(self._limits.max_batch_size)):
+                self._queues[name] = self._queues.pop(name)  # last in line for the next call
                 self._in_thread = batch
                 loop = asyncio.get_running_loop()
                 call = loop.run_in_executor(self._thread, self._compute, batch)
@@ -224,17 +220,13 @@ class Batcher:
         self, queue: Queue, started: float, call: "asyncio.Future[list[Result]]"
     ) -> None:
         batch, self._in_thread = self._in_thread, []
-        self._settle(queue, batch, call.result())
-        queue.update_seconds(time.perf_counter() - started, len(batch))
+        self._settle(queue, batch, call.result(), time.perf_counter() - started)
         self._start_thread_call()
 
     def _compute(self, batch: Sequence[Pending]) -> list[Result]:
         """Return results in order; if a call fails, each alone, so only the failing item fails."""
         try:
-            answers = self._answer([pending.equation for pending in batch])
-            if len(answers) != len(batch):
-                raise ValueError(f"{len(answers)} answers to {len(batch)} equations")
-            return [*answers]
+            return [*self._answer([pending.equation for pending in batch])]
         except Exception as error:
             if len(batch) == 1:
                 log.exception("the model failed on %s", batch[0].equation)
@@ -242,7 +234,9 @@ class Batcher:
             log.warning("a batch of %d failed; answering one by one", len(batch), exc_info=error)
             return [result for pending in batch for result in self._compute([pending])]
 
-    def _settle(self, queue: Queue, batch: Sequence[Pending], results: list[Result]) -> None:
+    def _settle(
+        self, queue: Queue, batch: Sequence[Pending], results: list[Result], seconds: float
+    ) -> None:
         for (equation, future, _), result in zip(batch, results, strict=True):
             if future.done():  # the client has gone, or the deadline passed
                 continue
@@ -252,6 +246,7 @@ class Batcher:
                 future.set_exception(failed)
             else:
                 future.set_result(result)
+        queue.seconds_each += (seconds / len(batch) - queue.seconds_each) / 4
         queue.batch_size.observe(len(batch))
         queue.depth.set(len(queue))
         equations = [pending.equation for pending in batch]

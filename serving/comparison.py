@@ -5,11 +5,11 @@ from http.client import HTTPException
 from urllib.request import ProxyHandler, Request, build_opener
 
 import starlette.requests
+from starlette.exceptions import HTTPException as StatusError
 from starlette.responses import Response
 
 from serving.error_handlers import ModelUnavailableError
 from serving.predict import parse_body
-from serving.protocols import NotFoundError
 from serving.schemas import ExplainRequest
 from serving.settings import Settings
 
@@ -18,7 +18,7 @@ async def compare(request: starlette.requests.Request) -> Response:
     """Return POST /explain of the service at COMPARE_URL; 404 where none is set."""
     settings: Settings = request.app.state.settings
     if not settings.compare_url:
-        raise NotFoundError("COMPARE_URL is not set")
+        raise StatusError(404, "COMPARE_URL is not set")
     body = await parse_body(ExplainRequest, request.scope, request.receive)
     key = request.headers.get("x-api-key", "")
     call = partial(_ask, settings, body.model_dump_json().encode(), key)

@@ -6,11 +6,10 @@ not wait.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic_core import to_json
@@ -21,13 +20,13 @@ from arithmetic import artifacts, formats
 from arithmetic.explain import PLACES, explain
 from arithmetic.grammar import Equation, solve
 from arithmetic.tokenizer import CHARACTERS
-from serving.error_handlers import DeadlineExceededError, ModelFailedError, OverloadedError
+from serving.error_handlers import DeadlineExceededError, OverloadedError
 from serving.loaded_model import LoadedModel
 from serving.numpy_transformer import forward, read_weights, softmax
-from serving.predict import parse_body, parse_equation
+from serving.predict import parse_equation, read_request
 from serving.schemas import ExplainRequest
 
-log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 MAX_UNFINISHED = 5
 RUNNERS_UP = 3
@@ -52,7 +51,7 @@ class ExplainThread:
         self._pool = ThreadPoolExecutor(1, "explain")
         self._unfinished = 0
 
-    async def run(self, function: Callable[[], bytes]) -> bytes:
+    async def run(self, function: Callable[[], Result]) -> Result:
         """Return the function's result; raise OverloadedError or DeadlineExceededError."""
         if self._unfinished >= MAX_UNFINISHED:
             raise OverloadedError(f"{self._unfinished} explanations wait; retry in a second")
@@ -69,21 +68,10 @@ class ExplainThread:
 
 async def explain_answer(request: Request) -> Response:
     """Return each token with its probability, its runners-up and where each head looked."""
-    body = await parse_body(ExplainRequest, request.scope, request.receive)
-    model: LoadedModel = request.app.state.manager.get_model()
-    equation = parse_equation(model, body.equation)
-    request.state.version = model.version.version
-    content = await request.app.state.explain_thread.run(partial(_explain_json, model, equation))
-    return Response(content, media_type="application/json")
-
-
-def _explain_json(model: LoadedModel, equation: Equation) -> bytes:
-    try:
-        return to_json(explain_tokens(model, equation))
-    except Exception as error:  # whatever damaged files make numpy or onnxruntime raise
-        log.exception("no explanation of %s", equation)
-        message = f"the model failed on {equation}; see the service's log"
-        raise ModelFailedError(message) from error
+    body, model = await read_request(ExplainRequest, request)
+    equation = parse_equation(model, body.equation, "equation")
+    content = await request.app.state.explain_thread.run(partial(explain_tokens, model, equation))
+    return Response(to_json(content), media_type="application/json")
 
 
 def explain_tokens(model: LoadedModel, equation: Equation) -> dict[str, Any]:

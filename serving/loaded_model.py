@@ -12,10 +12,10 @@ from arithmetic.errors import InvalidModelError
 from arithmetic.formats import classify, get_formats
 from arithmetic.grammar import OPERATIONS, Equation, Grammar, solve
 from arithmetic.inference import OnnxModel
-from arithmetic.input_profile import Profile, read_profile
+from arithmetic.input_profile import read_profile
 from serving.batcher import Batcher, Limits
 from serving.metrics import Metrics
-from serving.monitoring import Monitor, VersionStats
+from serving.monitoring import Drift, Monitor, VersionStats
 from serving.settings import Settings
 
 RANDOM_PAIRS = 100
@@ -43,7 +43,6 @@ class LoadedModel:
     grammar: Grammar
     batcher: Batcher
     stats: VersionStats
-    input_profile: Profile
     decoders: OnnxModel
 
 
@@ -57,13 +56,13 @@ def load_model(
     """
     model = OnnxModel(directory)
     self_test(model, settings.max_error_rate)
-    stats = VersionStats(version.version, version.digest, model.grammar)
+    drift = Drift(model.grammar, read_profile(directory, model.grammar), metrics.drift)
+    stats = VersionStats(version.version, version.digest, model.grammar, drift)
     limits = Limits(settings.max_batch_size, settings.queue_limit, settings.deadline_seconds)
     # The callback must not hold the LoadedModel: gc.freeze would keep such a cycle forever.
     batcher = Batcher(model.answer, limits, metrics, partial(monitor.submit, stats))
     batcher.warm_up(full_batches(model.grammar, settings.max_batch_size))
-    input_profile = read_profile(directory, model.grammar)
-    return LoadedModel(version, directory, model.grammar, batcher, stats, input_profile, model)
+    return LoadedModel(version, directory, model.grammar, batcher, stats, model)
 
 
 def self_test(model: OnnxModel, max_error_rate: float) -> None:
@@ -73,18 +72,13 @@ def self_test(model: OnnxModel, max_error_rate: float) -> None:
     that was registered by mistake.
 
     Raises:
-        InvalidModelError: the model raised, or the error rate is above the limit.
+        InvalidModelError: the error rate is above the limit.
     """
     equations = self_test_equations(model.grammar)
     wrong = []
     for start in range(0, len(equations), TEST_BATCH):
         batch = equations[start : start + TEST_BATCH]
-        try:
-            answers = model.answer(batch)
-        except Exception as error:  # whatever a foreign graph makes onnxruntime or numpy raise
-            reason = " ".join(repr(error).split())[:200]
-            raise InvalidModelError(f"the self-test failed: {reason}", "promote another") from error
-        for equation, answer in zip(batch, answers, strict=True):
+        for equation, answer in zip(batch, model.answer(batch), strict=True):
             expected = solve(equation)
             if classify(answer, expected, equation.operation, model.grammar).wrong:
                 wrong.append(f"{equation}{answer.text} instead of {expected}")

@@ -67,7 +67,7 @@ class Metrics:
         )
         self.model = gauge(
             "model_info",
-            "1 for the version that is served, 0 for earlier ones.",
+            "1 for the version that is served.",
             "name",
             "version",
             "digest",
@@ -79,16 +79,8 @@ class Metrics:
             "model_rejected", "Versions rejected for their error rate.", "version"
         )
         self.registry_up = gauge("registry_up", "1 if the registry answered the last request.")
-        self._served: tuple[str, str, str] | None = None
 
     def set_model(self, name: str, version: str, digest: str) -> None:
-        """Mark one version as served, and the one before as not."""
-        self.clear_model()
-        self._served = name, version, digest
-        self.model.labels(*self._served).set(1)
-
-    def clear_model(self) -> None:
-        """Mark that no version is served."""
-        if self._served is not None:
-            self.model.labels(*self._served).set(0)
-            self._served = None
+        """Mark one version as served, and no other."""
+        self.model.clear()
+        self.model.labels(name, version, digest).set(1)

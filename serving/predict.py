@@ -1,33 +1,29 @@
 """Answer questions: POST /predict and POST /predict/batch.
 
 `/predict` is an ASGI endpoint without Starlette's `Request` around it: FastAPI's own machinery
-costs more than the model. It raises ServiceError, and the handlers of `serving.error_handlers`
-answer.
+costs more than the model. Errors are answered by `serving.error_handlers`.
 """
 
 import asyncio
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from arithmetic.errors import InvalidEquationError
 from arithmetic.explain import explain
 from arithmetic.formats import Answer
 from arithmetic.grammar import Equation
-from serving.error_handlers import (
-    ClientDisconnectedError,
-    InvalidInputError,
-    MediaTypeError,
-    ServiceError,
-)
+from serving.error_handlers import ServiceError, describe
 from serving.loaded_model import LoadedModel
 from serving.model_manager import ModelManager
 from serving.schemas import BatchRequest, PredictRequest
@@ -35,15 +31,16 @@ from serving.schemas import BatchRequest, PredictRequest
 JSON_TYPE = b"application/json"
 _JSON_TYPES = re.compile(rb"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
-Model = TypeVar("Model", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Hold the model's answer to an equation."""
+class PlainRoute(Route):
+    """Set the scope's `route`, as FastAPI's own routes do: /metrics and errors read its path."""
 
-    equation: Equation
-    answer: Answer
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return Starlette's match."""
+        match, child_scope = super().matches(scope)
+        return match, {**child_scope, "route": self}
 
 
 class PredictEndpoint:
@@ -57,7 +54,7 @@ class PredictEndpoint:
         started = time.perf_counter()
         request = await parse_body(PredictRequest, scope, receive)
         model = self._manager.get_model()
-        equation = parse_equation(model, request.equation)
+        equation = parse_equation(model, request.equation, "equation")
         scope["state"]["version"] = model.version.version
         answer = await model.batcher.submit(equation)
         content = {
@@ -78,73 +75,79 @@ class PredictEndpoint:
 async def predict_batch(request: Request) -> Response:
     """Answer up to 1,024 questions by one version, all or none."""
     started = time.perf_counter()
-    body = await parse_body(BatchRequest, request.scope, request.receive)
-    model = request.app.state.manager.get_model()
-    predictions = await predict_many(model, body.equations, ("equations",))
-    request.state.version = model.version.version
+    body, model = await read_request(BatchRequest, request)
+    answers = await predict_many(model, body.equations, "equations")
     content = {
-        "predicted_answers": [prediction.answer.text for prediction in predictions],
+        "predicted_answers": [answer.text for answer in answers],
         "latency_ms": elapsed_ms(started),
         "model_version": model.version.version,
     }
     return Response(to_json(content), media_type="application/json")
 
 
-async def predict_many(
-    model: LoadedModel, texts: Sequence[str], place: tuple[str, ...] = ()
-) -> list[Prediction]:
-    """Answer equations behind the single ones.
+async def predict_many(model: LoadedModel, texts: Sequence[str], *place: str) -> list[Answer]:
+    """Answer equations, all or none.
 
     Args:
         place: of the texts in the request's body, for errors.
 
     Raises:
-        InvalidInputError: names each text that the grammar rejects by its index.
+        RequestValidationError: names each text that the grammar rejects by its index.
         ServiceError: overloaded, too late, or the model failed on one of them.
     """
     equations: list[Equation] = []
-    errors: list[tuple[tuple[str | int, ...], str, InvalidEquationError]] = []
+    errors: list[Any] = []
     for index, text in enumerate(texts):
         try:
-            equations.append(model.grammar.parse(text))
-        except InvalidEquationError as error:
-            errors.append(((*place, index), text, error))
+            equations.append(parse_equation(model, text, *place, index))
+        except RequestValidationError as error:
+            errors += error.errors()
     if errors:
-        raise InvalidInputError.from_equations(errors)
+        raise RequestValidationError(errors)
     futures = model.batcher.submit_many(equations)
     try:
-        answers = await asyncio.gather(*futures)
+        return await asyncio.gather(*futures)
     except (ServiceError, asyncio.CancelledError):
         for future in futures:  # nobody waits for the others any more
             future.cancel()
         raise
-    return [Prediction(*pair) for pair in zip(equations, answers, strict=True)]
 
 
-def parse_equation(model: LoadedModel, text: str) -> Equation:
-    """Return the body's `equation`; raise InvalidInputError if the grammar rejects it."""
+def parse_equation(model: LoadedModel, text: str, *place: str | int) -> Equation:
+    """Return the equation at a place in the body; raise RequestValidationError."""
     try:
         return model.grammar.parse(text)
     except InvalidEquationError as error:
-        raise InvalidInputError.from_equations([(("equation",), text, error)]) from error
+        entry = {"type": error.code, "loc": ("body", *place), "msg": describe(error), "input": text}
+        raise RequestValidationError([entry]) from error
 
 
-async def parse_body(schema: type[Model], scope: Scope, receive: Receive) -> Model:
+async def read_request(schema: type[Body], request: Request) -> tuple[Body, LoadedModel]:
+    """Return the validated body and the model that answers it; see `parse_body`."""
+    body = await parse_body(schema, request.scope, request.receive)
+    model: LoadedModel = request.app.state.manager.get_model()
+    request.state.version = model.version.version
+    return body, model
+
+
+async def parse_body(schema: type[Body], scope: Scope, receive: Receive) -> Body:
     """Return the validated body.
 
     Raises:
-        MediaTypeError: it is not sent as JSON.
-        InvalidInputError: it is not JSON, or not of this schema.
+        HTTPException: it is not sent as JSON.
+        RequestValidationError: it is not JSON, or not of this schema.
     """
     _check_content_type(scope)
     try:
         return schema.__pydantic_validator__.validate_json(await read_body(receive))
     except ValidationError as error:
-        raise InvalidInputError.from_pydantic(error) from error
+        errors = error.errors(include_url=False, include_context=False)
+        entries = [{**entry, "loc": ("body", *entry["loc"])} for entry in errors]
+        raise RequestValidationError(entries) from error
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Return the whole body; raise ClientDisconnectedError."""
+    """Return the whole body; raise HTTPException if the client closed the connection."""
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
@@ -154,7 +157,7 @@ async def read_body(receive: Receive) -> bytes:
             parts.append(message.get("body", b""))
         body = b"".join(parts)
     if message["type"] != "http.request":
-        raise ClientDisconnectedError("the client closed the connection")
+        raise HTTPException(499, "the client closed the connection")
     return body
 
 
@@ -167,9 +170,7 @@ def _check_content_type(scope: Scope) -> None:
             content_type = value
     if not _JSON_TYPES.fullmatch(content_type):
         shown = content_type.decode("latin-1")[:100] or "nothing"
-        raise MediaTypeError(
-            f"the body must be sent with Content-Type: application/json; this one has {shown}"
-        )
+        raise HTTPException(415, f"send Content-Type: application/json; this body has {shown}")
 
 
 def elapsed_ms(started: float) -> float:

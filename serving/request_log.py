@@ -4,6 +4,7 @@ Log records are JSON objects (LOG_FORMAT=json) or text, with timestamps, on stde
 a hundred is logged, since writing a line costs a third of a request; server errors always are.
 """
 
+import functools
 import itertools
 import logging
 import random
@@ -13,13 +14,13 @@ import sys
 import time
 from typing import Any
 
-from prometheus_client import Counter, Histogram
 from pythonjsonlogger.json import JsonFormatter
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.auth import ApiKeys
-from serving.error_handlers import BodyTooLargeError, ServiceError, UnauthorizedError
+from serving.auth import Digests, find_name
+from serving.error_handlers import UnauthorizedError
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
 
@@ -53,14 +54,15 @@ class RequestMiddleware:
     compression apply to all routes.
     """
 
-    def __init__(self, app: ASGIApp, manager: ModelManager, keys: ApiKeys | None, metrics: Metrics):
-        self._app, self._manager, self._keys, self._metrics = app, manager, keys, metrics
+    def __init__(self, app: ASGIApp, manager: ModelManager, keys: Digests, metrics: Metrics):
+        self._app, self._manager, self._keys = app, manager, keys
         self._sample, self._max_body = manager.settings.log_sample, manager.settings.max_body_bytes
         # A random start and a number take 0.2 µs, a UUID 7.
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
-        self._paths: dict[Any, str] = {}
-        self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        # The look-up of a metric's child costs more than the counting.
+        self._requests = functools.cache(metrics.requests.labels)
+        self._seconds = functools.cache(metrics.request_seconds.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for one request."""
@@ -89,15 +91,11 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            limited = self._admit(scope, receive)
-        except ServiceError as error:
-            state["outcome"] = error.outcome
-            response = JSONResponse({"detail": str(error)}, error.status, error.headers)
+            await self._app(scope, self._admit(scope, receive), send_with_id)
+        except HTTPException as error:  # from _admit: the application answers its own
+            state["outcome"] = getattr(error, "outcome", None)
+            response = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
             await response(scope, receive, send_with_id)
-            self._finish(scope, status, started)
-            return
-        try:
-            await self._app(scope, limited, send_with_id)
         except Exception:
             status = 500  # ServerErrorMiddleware answers
             raise
@@ -112,9 +110,9 @@ class RequestMiddleware:
         return f"{self._prefix}-{next(self._numbers):x}".encode()
 
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Return `receive` with a body limit; raise UnauthorizedError or BodyTooLargeError."""
-        if self._keys is not None and not self._is_open(scope):
-            name = self._keys.find_name(scope["headers"])
+        """Return `receive` with a body limit; raise HTTPException."""
+        if self._keys and not self._is_open(scope):
+            name = find_name(self._keys, scope["headers"])
             if name is None:
                 raise UnauthorizedError("send an API key as `Authorization: Bearer` or `X-API-Key`")
             scope["state"]["api_key"] = name
@@ -135,40 +133,23 @@ class RequestMiddleware:
 
         return receive_limited
 
-    def _too_large(self) -> BodyTooLargeError:
-        return BodyTooLargeError(f"the body is larger than {self._max_body} bytes")
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"the body is larger than {self._max_body} bytes")
 
     @staticmethod
     def _is_open(scope: Scope) -> bool:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         return any(path == known or path.startswith(known + "/") for known in OPEN_PATHS)
 
-    def _route(self, scope: Scope) -> str:
-        """Return the declared path: what clients type would make labels without end."""
-        route, endpoint = scope.get("route"), scope.get("endpoint")
-        if route is not None or endpoint is None:
-            return getattr(route, "path", "other")
-        if not self._paths:
-            routes = [route for route in scope["app"].routes if hasattr(route, "endpoint")]
-            self._paths = {route.endpoint: route.path for route in reversed(routes)}
-        return self._paths.get(endpoint, "other")
-
     def _finish(self, scope: Scope, status: int, started: float) -> None:
         """Count a request, and log it if it is sampled or failed."""
         seconds = time.perf_counter() - started
-        state, route = scope["state"], self._route(scope)
+        state = scope["state"]
+        # The declared path: what clients type would make labels without end.
+        route = getattr(scope.get("route"), "path", "other")
         outcome = state.get("outcome") or _outcome(status)
-        children = self._children.get((route, outcome))
-        if children is None:
-            metrics = self._metrics
-            children = (
-                metrics.requests.labels(route, outcome),
-                metrics.request_seconds.labels(route),
-            )
-            self._children[route, outcome] = children
-        counter, histogram = children
-        counter.inc()
-        histogram.observe(seconds)
+        self._requests(route, outcome).inc()
+        self._seconds(route).observe(seconds)
         if status >= 500 or random.random() < self._sample:
             fields = {
                 "request_id": state["request_id"],
@@ -186,7 +167,7 @@ class RequestMiddleware:
 
 def _outcome(status: int) -> str:
     """Return the outcome where no handler has set it."""
-    if status == 0:
+    if status in (0, 499):
         return "disconnected"
     if status < 400:
         return "answered"

@@ -14,10 +14,6 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Response(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-
-
 class PredictRequest(_Request):
     """Ask one question."""
 
@@ -28,7 +24,7 @@ class PredictRequest(_Request):
     steps: bool = Field(default=False, description="Return the steps that the model wrote.")
 
 
-class PredictResponse(_Response):
+class PredictResponse(BaseModel):
     """Answer one question; `predicted_answer` is the model's own text, right or wrong."""
 
     equation: str = Field(description="The question as it was asked.", examples=[EXAMPLE])
@@ -45,7 +41,7 @@ class ExplainRequest(_Request):
     equation: EquationText = Field(examples=[EXAMPLE])
 
 
-class TokenProbability(_Response):
+class TokenProbability(BaseModel):
     """Hold a token and its probability."""
 
     token: str = Field(description="A character, or END.", examples=["0"])
@@ -63,7 +59,7 @@ class ExplainedToken(TokenProbability):
     )
 
 
-class ExplainResponse(_Response):
+class ExplainResponse(BaseModel):
     """Show an answer token by token; operands and results are written ones first."""
 
     equation: str = Field(examples=[EXAMPLE])
@@ -83,7 +79,7 @@ class BatchRequest(_Request):
     )
 
 
-class BatchResponse(_Response):
+class BatchResponse(BaseModel):
     """Answer several questions by one version, in their order."""
 
     predicted_answers: list[str] = Field(examples=[["962", "-5"]])
@@ -91,14 +87,14 @@ class BatchResponse(_Response):
     model_version: str = Field(description="The version that answered.", examples=["3"])
 
 
-class Readiness(_Response):
+class Readiness(BaseModel):
     """Report whether requests should be sent here."""
 
     ready: bool
     reason: str | None = None
 
 
-class Accuracy(_Response):
+class Accuracy(BaseModel):
     """Report the checked answers of a version since it was loaded."""
 
     checked: int = Field(default=0, description="Answers compared with the exact one.")
@@ -111,7 +107,7 @@ class Accuracy(_Response):
     error_rate: float | None = Field(description="Wrong answers over checked ones.")
 
 
-class Health(_Response):
+class Health(BaseModel):
     """Report what is served; `status` is `ok` only while a model is loaded."""
 
     status: Literal["ok", "loading", "unavailable"]

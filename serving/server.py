@@ -1,79 +1,52 @@
-"""Shut down without cutting a request: uvicorn's server with a drain.
+"""Shut down without cutting a request: uvicorn's server with a drain before its own shutdown.
 
 uvicorn closes connections that are idle at the moment of SIGTERM, although their clients may be
 sending already: it cut 56 of 64 saturated ones. Here SIGTERM means: not ready; requests in flight
-and those that still arrive are answered with `Connection: close`; connections that stay silent are
-closed after a second; then the process ends with status 0.
+and those that still arrive are answered with `Connection: close`, which empties the connections in
+use; then uvicorn closes the idle ones and waits for the others.
 """
 
 import asyncio
 import logging
 import socket
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.model_manager import ModelManager
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SILENCE_SECONDS = 1.0
+IDLE_SECONDS = 1.0  # for clients that are about to send on a connection that is open already
 TICK_SECONDS = 0.02
 
 
 class Server(uvicorn.Server):
-    """Replace uvicorn's shutdown."""
+    """Drain before uvicorn's shutdown."""
 
     def __init__(self, config: uvicorn.Config, manager: ModelManager):
         super().__init__(config)
-        self._manager, self._settings = manager, manager.settings
+        self._manager = manager
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain; connections that are left when the grace period ends are cut and logged."""
-        connections = self.server_state.connections
-        log.info("shutting down with %d connections", len(connections))
+        """Answer what arrives, then shut down; the grace period bounds the wait for the rest."""
+        log.info("shutting down with %d connections", len(self.server_state.connections))
         self._manager.is_draining = True  # RequestMiddleware adds `Connection: close`
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        while not self.force_exit and loop.time() - started < self._settings.grace_seconds:
-            if self.servers and loop.time() - started >= self._settings.drain_seconds:
-                for server in self.servers:
-                    server.close()
-                self.servers = []
-            if not self.servers and not connections:
-                break
-            for connection in list(connections):
-                if loop.time() - self._silent_since(connection, started) > SILENCE_SECONDS:
-                    connection.transport.close()
+        await asyncio.sleep(self._manager.settings.drain_seconds)
+        for server in self.servers:
+            server.close()
+        waited = 0.0
+        while self.server_state.connections and waited < IDLE_SECONDS and not self.force_exit:
             await asyncio.sleep(TICK_SECONDS)
-        if connections:
-            seconds = self._settings.grace_seconds
-            log.error("cutting %d connections after %g s", len(connections), seconds)
-            for connection in list(connections):
-                connection.transport.abort()
-        for task in list(self.server_state.tasks):
-            task.cancel()
-        for sock in sockets or []:
-            sock.close()
-        await self.lifespan.shutdown()
+            waited += TICK_SECONDS
+        await super().shutdown(sockets)
         log.info("stopped")
-
-    def _silent_since(self, connection: Any, drain_started: float) -> float:
-        """Return since when a connection is idle; the future while it is in use."""
-        assert isinstance(connection, HttpToolsProtocol)
-        timer = connection.timeout_keep_alive_task  # set between requests only
-        if timer is not None:
-            return timer.when() - connection.timeout_keep_alive
-        if connection.scope is None:  # connected, and has never sent anything
-            return drain_started
-        return float("inf")
 
 
 def make_server(app: FastAPI, settings: Settings) -> Server:
     """Return the server of an application."""
+    grace = max(1, int(settings.grace_seconds - settings.drain_seconds - IDLE_SECONDS))
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -85,5 +58,6 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=grace,
     )
     return Server(config, app.state.manager)

@@ -31,10 +31,7 @@ class Settings(BaseSettings):
 
     # An empty variable counts as not set, as in compose.yaml's `API_KEYS=`.
     model_config = SettingsConfigDict(
-        frozen=True,
-        protected_namespaces=(),
-        env_ignore_empty=True,
-        use_attribute_docstrings=True,
+        frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
     )
 
     model_uri: str = "models:/arithmetic-lm@Production"

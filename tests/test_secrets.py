@@ -102,7 +102,7 @@ def test_a_service_and_its_answers_show_no_secret(project, server, tmp_path):
             service.get("/readyz"),
         ]
         assert [status for status, *_ in answers[:3]] == [200, 401, 422]
-        service.terminate()
+        service.process.terminate()
         assert service.process.wait(30) == 0
     assert CANARY not in repr(answers).encode()
     assert (tmp_path / "log").stat().st_size > 0

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from registry import download
 from serving.app import create_app
-from serving.model_manager import Registry
 from serving.settings import Settings
 from tests.serving.model_directories import make_model
 
@@ -45,7 +45,7 @@ def start_service(exact_model: Path) -> Iterator[StartService]:
     """
     with ExitStack() as stack:
 
-        def start(registry: Registry | None = None, **settings: Any) -> TestClient:
+        def start(registry: Any = download, **settings: Any) -> TestClient:
             app = create_app(Settings(**{"model_uri": str(exact_model), **settings}), registry)
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
 

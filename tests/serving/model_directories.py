@@ -1,4 +1,4 @@
-"""Build model directories that answer by a table, without training.
+"""Build model directories that answer + and - by a table, without training.
 
 The decoder is a real ONNX graph: it turns the prompt into an index and gathers the whole generated
 sequence, which `encode_sequences` wrote. So it is exact, fast, and wrong where a test wants it.
@@ -14,46 +14,43 @@ from onnx import TensorProto, helper, numpy_helper
 
 from arithmetic import artifacts
 from arithmetic.artifacts import ArtifactConfig, GrammarConfig, ModelConfig
-from arithmetic.formats import SequenceFormat, encode_sequences, get_formats
-from arithmetic.grammar import Equation, Grammar
+from arithmetic.formats import encode_sequences, get_format
+from arithmetic.grammar import Grammar
 from arithmetic.inference import GENERATED, PROMPTS
 from arithmetic.input_profile import profile, write_profile
 from arithmetic.tokenizer import IDS, VOCABULARY_SIZE
 
+FORMAT = get_format("+")
 # Makes some of an operation's generated ids [N, T] wrong, given operands [N] and [N].
 Corrupt = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 def make_model(
-    directory: Path,
-    operations: str = "+-",
-    max_operand: int = 99,
-    corrupt: Corrupt | None = None,
-    fails_on: Equation | None = None,
-    seed: int = 0,
+    directory: Path, max_operand: int = 99, corrupt: Corrupt | None = None, seed: int = 0
 ) -> Path:
     """Write a model directory that is exact unless `corrupt` changes its sequences.
 
     Args:
-        fails_on: the graph raises on a batch with this equation.
         seed: changes the weights, which nothing here computes with, and so the digest.
     """
-    grammar = Grammar(tuple(operations), max_operand)
+    grammar = Grammar(("+", "-"), max_operand)
     (directory / artifacts.DECODERS).mkdir(parents=True)
-    formats = get_formats(operations)
-    for fmt in formats:
-        graph = _decoder(fmt, grammar, corrupt, fails_on)
-        onnx.save(graph, directory / artifacts.decoder_path(fmt.name))
-    lengths = [sum(fmt.lengths(grammar.digits)[::2]) for fmt in formats]
-    shape = {"d_model": 4, "layers": 1, "heads": 1, "mlp_ratio": 1, "attention": "dot_product"}
-    model = {"vocabulary_size": VOCABULARY_SIZE, "sequence_lengths": lengths, **shape}
-    config = ArtifactConfig(
-        grammar=GrammarConfig(operations=list(operations), max_operand=max_operand),
-        model=ModelConfig.model_validate(model),
+    onnx.save(_decoder(grammar, corrupt), directory / artifacts.decoder_path(FORMAT.name))
+    lengths = FORMAT.lengths(grammar.digits)
+    model = ModelConfig(
+        vocabulary_size=VOCABULARY_SIZE,
+        sequence_lengths=[lengths.prompt + lengths.generated],
+        d_model=4,
+        layers=1,
+        heads=1,
+        mlp_ratio=1,
+        attention="dot_product",
     )
+    grammar_config = GrammarConfig(operations=["+", "-"], max_operand=max_operand)
+    config = ArtifactConfig(grammar=grammar_config, model=model)
     artifacts.write_config(directory / artifacts.CONFIG, config)
     (directory / artifacts.WEIGHTS).write_bytes(json.dumps({"seed": seed}).encode())
-    everything = {operation: grammar.equations(operation) for operation in operations}
+    everything = {operation: grammar.equations(operation) for operation in grammar.operations}
     write_profile(directory, profile(everything, grammar))
     return directory
 
@@ -68,32 +65,19 @@ def wrong_where(is_wrong: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Cor
     return corrupt
 
 
-def _decoder(
-    fmt: SequenceFormat, grammar: Grammar, corrupt: Corrupt | None, fails_on: Equation | None
-) -> onnx.ModelProto:
+def _decoder(grammar: Grammar, corrupt: Corrupt | None) -> onnx.ModelProto:
+    """Return a graph that gathers row (operator, a, b) of a table of generated ids."""
     size, digits = grammar.max_operand + 1, grammar.digits
-    numbers = np.arange(size, dtype=np.int64)
-    a, b = (grid.ravel() for grid in np.meshgrid(numbers, numbers, indexing="ij"))
-    tables, rows = [], []
-    for number, operation in enumerate(fmt.operations):
-        divisor = np.maximum(b, 1) if operation == "/" else b
-        sequences = encode_sequences(operation, a, divisor, digits)[:, 2 * digits + 2 :]
-        generated = sequences.astype(np.int64)
+    a, b = np.divmod(np.arange(size * size), size)
+    tables = [encode_sequences(o, a, b, digits)[:, 2 * digits + 2 :] for o in grammar.operations]
+    for table in tables:
         if corrupt is not None:
-            corrupt(generated, a, b)
-        index = np.arange(len(a)) + number * len(a)
-        if fails_on is not None and fails_on.operation == operation:
-            index[fails_on.operand_1 * size + fails_on.operand_2] = 10**9  # no such row
-        tables.append(generated)
-        rows.append(index)
+            corrupt(table, a, b)
     powers = 10 ** np.arange(digits)
-    operator = np.zeros(2 * digits + 2)
-    operator[digits] = size * size
-    weights = operator + np.concatenate([powers * size, [0], powers, [0]])
-    constants = {
+    weights = np.concatenate([powers * size, [size * size], powers, [0]])
+    constants: dict[str, np.ndarray] = {
         "weights": weights.astype(np.int64)[:, None],
-        "offset": np.array([-IDS[fmt.operations[0]] * size * size], np.int64),
-        "rows": np.concatenate(rows).astype(np.int64),
+        "offset": np.array([-IDS["+"] * size * size], np.int64),
         "table": np.concatenate(tables).astype(np.uint8),
         "axes": np.array([1], np.int64),
     }
@@ -101,13 +85,12 @@ def _decoder(
         helper.make_node("MatMul", [PROMPTS, "weights"], ["products"]),
         helper.make_node("Squeeze", ["products", "axes"], ["sums"]),
         helper.make_node("Add", ["sums", "offset"], ["indices"]),
-        helper.make_node("Gather", ["rows", "indices"], ["places"]),
-        helper.make_node("Gather", ["table", "places"], ["bytes"]),
+        helper.make_node("Gather", ["table", "indices"], ["bytes"]),
         helper.make_node("Cast", ["bytes"], [GENERATED], to=TensorProto.INT64),
     ]
     graph = helper.make_graph(
         nodes,
-        fmt.name,
+        FORMAT.name,
         [helper.make_tensor_value_info(PROMPTS, TensorProto.INT64, ["batch", 2 * digits + 2])],
         [helper.make_tensor_value_info(GENERATED, TensorProto.INT64, ["batch", None])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],

@@ -3,17 +3,18 @@
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.quickstart import free_port, wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 120.0
 
 
 @dataclass
@@ -47,10 +48,6 @@ class Service:
         """Return the body of /health."""
         return dict(json.loads(self.get("/health")[2]))
 
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self.process.send_signal(signal.SIGTERM)
-
 
 def question(equation: str, *headers: str) -> bytes:
     """Return POST /predict as a client writes it."""
@@ -68,18 +65,12 @@ def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes
     return response.status, {k.lower(): v for k, v in response.getheaders()}, body
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @contextmanager
 def run_service(log: Path, ready: bool = True, **settings: object) -> Iterator[Service]:
     """Run `python -m serving`; end it by SIGTERM, and by force if that fails.
 
     Args:
-        ready: wait until /readyz answers 200, else until the port answers.
+        ready: wait until it has a model, else until it listens.
         settings: the environment; None removes a variable.
     """
     port = free_port()
@@ -93,7 +84,8 @@ def run_service(log: Path, ready: bool = True, **settings: object) -> Iterator[S
         )
     service = Service(process, port, log)
     try:
-        _wait(service, ready)
+        path = "readyz" if ready else "livez"
+        wait_for(service.address + path, "", process, START_SECONDS)
         yield service
     finally:
         process.terminate()
@@ -102,14 +94,3 @@ def run_service(log: Path, ready: bool = True, **settings: object) -> Iterator[S
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _wait(service: Service, ready: bool) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and service.process.poll() is None:
-        try:
-            if service.get("/readyz")[0] == 200 or not ready:
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"the service is not ready: {service.log.read_text()}")

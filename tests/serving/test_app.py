@@ -46,25 +46,6 @@ def test_docs_load_nothing_from_another_host(client):
     assert '"validatorUrl": null' in page
 
 
-def test_docs_describe_every_route(client):
-    paths = client.get("/openapi.json").json()["paths"]
-    assert {"/predict", "/predict/batch", "/explain", "/invocations", "/v2"} <= paths.keys()
-    predict = paths["/predict"]["post"]
-    schema = predict["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["$ref"].endswith("/PredictRequest")
-    assert {"200", "401", "422", "503", "504"} <= predict["responses"].keys()
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/predict", 405), ("DELETE", "/health", 405)],
-)
-def test_errors_of_the_framework_are_json(client, method, path, status):
-    response = client.request(method, path)
-    assert response.status_code == status
-    assert isinstance(response.json()["detail"], str)
-
-
 def test_a_bug_is_a_json_500_with_its_request_id_and_is_counted(client, monkeypatch):
     def bug(*_):
         raise RuntimeError("boom")

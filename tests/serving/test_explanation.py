@@ -1,5 +1,6 @@
 """POST /explain: the decoder's tokens with their names, probabilities and attention."""
 
+import asyncio
 import threading
 import time
 
@@ -7,16 +8,17 @@ import numpy as np
 import pytest
 
 from arithmetic import formats
+from arithmetic.explain import explain
 from arithmetic.grammar import Equation, solve
 from arithmetic.inference import OnnxModel
-from serving import explanation
-from serving.explanation import MAX_UNFINISHED, TOKENS, explain_token
+from serving.error_handlers import DeadlineExceededError, OverloadedError
+from serving.explanation import MAX_UNFINISHED, TOKENS, ExplainThread, explain_token
 from serving.schemas import ExplainResponse
 from tests.random_models import write_model
 
 
-def ask(client, equation, path="/explain"):
-    return client.post(path, json={"equation": equation})
+def ask(client, equation):
+    return client.post("/explain", json={"equation": equation})
 
 
 @pytest.fixture(scope="module", params=["dot_product", "positional"])
@@ -76,7 +78,7 @@ def test_a_token_has_the_line_of_its_step(operation, name, start):
     values = [TOKENS[int(column[0])] for column in columns.columns]
     scratchpad = "".join(values[6 : columns.answer_start])
     equation = Equation(9, operation, int(second[0]))
-    lines = explanation.explain(equation, scratchpad, 2)
+    lines = explain(equation, scratchpad, 2)
     assert explain_token(name, lines, 2).startswith(start)
 
 
@@ -95,35 +97,20 @@ def test_a_rejected_equation_and_a_damaged_model_have_the_services_errors(client
     assert (response.status_code, list(response.json())) == (500, ["detail"])
 
 
-def test_explanations_run_one_by_one_and_few_wait(start_service, random_directory, monkeypatch):
-    client = start_service(model_uri=str(random_directory), max_error_rate=1)
-    running, release = threading.Semaphore(0), threading.Event()
-    active = []
+def test_explanations_run_one_by_one_and_few_wait():
+    async def ask_too_often() -> list:
+        calls = [thread.run(lambda: release.wait(10)) for _ in range(MAX_UNFINISHED + 1)]
+        results = asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.sleep(0)
+        release.set()
+        return await results
 
-    def slow(model, equation):
-        active.append(equation)
-        running.release()
-        release.wait(10)
-        return {}
+    release, thread = threading.Event(), ExplainThread(deadline_seconds=10)
+    *others, last = asyncio.run(ask_too_often())
+    assert others == [True] * MAX_UNFINISHED
+    assert isinstance(last, OverloadedError)
 
-    monkeypatch.setattr(explanation, "explain_tokens", slow)
-    statuses: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: statuses.append(ask(client, "1+1=").status_code))
-        for _ in range(MAX_UNFINISHED)
-    ]
-    for thread in threads:
-        thread.start()
-    running.acquire()
-    unfinished = client.app.state.explain_thread
-    deadline = time.monotonic() + 10
-    while unfinished._unfinished < MAX_UNFINISHED and time.monotonic() < deadline:
-        time.sleep(0.005)
-    response = ask(client, "1+1=")
-    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-    assert len(active) == 1
-    assert ask(client, "1+1=", "/predict").status_code == 200  # the hot path is free
-    release.set()
-    for thread in threads:
-        thread.join()
-    assert statuses == [200] * MAX_UNFINISHED
+
+def test_an_explanation_that_takes_too_long_is_given_up():
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(ExplainThread(deadline_seconds=0.01).run(lambda: time.sleep(0.1)))

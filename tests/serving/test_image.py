@@ -13,11 +13,12 @@ import pytest
 from registry import MODEL_NAME
 from registry.download import resolve
 from registry.record import record
+from scripts.quickstart import free_port
 from tests.docker_engine import build_image, docker, require_engine
 from tests.mlflow_server import run_mlflow_server, write_basic_auth
 from tests.registry.project import make_project
 from tests.serving.conftest import wait_until
-from tests.serving.service_process import Service, free_port, question
+from tests.serving.service_process import Service, question
 
 LARGEST_BYTES = 300_000_000
 MODEL_URI = f"models:/{MODEL_NAME}/2"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from arithmetic.grammar import Equation, Grammar
+from benchmarks.serving_process import let_raise
 from serving.loaded_model import self_test_equations
 from tests.serving.conftest import StartService, wait_until
 from tests.serving.folder_registry import FolderRegistry
@@ -73,9 +74,9 @@ def test_a_moved_alias_is_followed_without_a_failed_request(follow, models, tmp_
         registry.production = number
         wait_until(lambda: predict(client)["model_version"] == registry.production, 3)
     info = [line for line in client.get("/metrics").text.splitlines() if "model_info{" in line]
-    assert sorted(line[-3:] for line in info) == ["0.0", "0.0", "1.0"]
+    assert len(info) == 1  # the served version's
     wait_until(lambda: len(list((tmp_path / "cache").glob("*/arithmetic-lm-*"))) == 2)
-    assert [entry["version"] for entry in state(tmp_path)["known_good"]] == ["3", "1"]
+    assert [entry["version"] for entry in state(tmp_path)["known_good"].values()] == ["3", "1"]
 
 
 def test_a_numbered_version_is_looked_up_once(start_service, models):
@@ -177,18 +178,17 @@ def test_a_damaged_version_is_not_served_and_is_retried_with_back_off(follow, mo
     assert health(client)["rejected"] == {}
 
 
-@pytest.mark.parametrize("kind", ["all wrong", "raises"])
-def test_a_version_that_fails_the_self_test_is_not_served(follow, models, tmp_path, kind):
-    if kind == "raises":
-        bad = make_model(tmp_path / "bad", fails_on=Equation(99, "+", 99))
-    else:
-        bad = make_model(tmp_path / "bad", corrupt=wrong_where(lambda a, b: a >= 0))
-    registry = FolderRegistry(models[0], bad)
+def test_a_version_that_fails_the_self_test_is_not_served(follow, models, tmp_path):
+    wrong = make_model(tmp_path / "wrong", corrupt=wrong_where(lambda a, b: a >= 0))
+    raising = make_model(tmp_path / "raising")
+    let_raise(raising, Equation(99, "+", 99))
+    registry = FolderRegistry(models[0], wrong, raising)
     client = follow(registry)
-    registry.production = "2"
-    wait_until(lambda: health(client)["rejected"])
-    assert "self-test failed" in health(client)["rejected"]["2"]
-    assert predict(client)["model_version"] == "1"
+    for number, reason in (("2", "self-test failed"), ("3", "out of data bounds")):
+        registry.production = number
+        wait_until(lambda: health(client)["rejected"].keys() == {registry.production})
+        assert reason in health(client)["rejected"][number]
+        assert predict(client)["model_version"] == "1"
 
 
 def ask_many(client, first: int) -> None:
@@ -227,14 +227,6 @@ def test_with_no_earlier_version_a_rejected_one_leaves_nothing_in_service(follow
     assert "distinct questions" in client.get("/readyz").json()["reason"]
 
 
-def test_one_wrong_answer_repeated_rejects_nothing(follow, often_wrong):
-    client = follow(FolderRegistry(often_wrong), max_error_rate=0.1)
-    for _ in range(3):
-        client.post("/predict/batch", json={"equations": ["22+34="] * 1000})
-    wait_until(lambda: health(client)["accuracy"]["wrong"] == 3000)
-    assert version(client) == "1"
-
-
 def test_a_version_named_by_its_number_stays(start_service, often_wrong):
     registry = FolderRegistry(often_wrong)
     client = start_service(registry, model_uri="models:/arithmetic-lm/1", max_error_rate=0.1)
@@ -243,7 +235,7 @@ def test_a_version_named_by_its_number_stays(start_service, often_wrong):
     assert version(client) == "1"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"known_good": 5}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"known_good": []}', b"\xff"])
 def test_a_damaged_state_file_does_not_keep_it_from_starting(follow, models, tmp_path, content):
     registry = FolderRegistry(*models)
     follow(registry)

@@ -2,15 +2,14 @@
 
 import json
 import random
-import threading
 
 import pytest
 
-from arithmetic.formats import Answer, classify
+from arithmetic.formats import Answer
 from arithmetic.grammar import Equation, Grammar, solve
 from arithmetic.input_profile import profile
 from serving.metrics import Metrics
-from serving.monitoring import DRIFT_BLOCK, WINDOW, Monitor, VersionStats
+from serving.monitoring import DRIFT_BLOCK, WINDOW, Drift, Monitor, VersionStats
 from tests.serving.conftest import wait_until
 
 GRAMMAR = Grammar(("+", "-"), 99)
@@ -26,21 +25,27 @@ def wrong(equation: Equation) -> Answer:
 
 
 @pytest.fixture
-def stats():
-    return VersionStats("7", "d" * 64, GRAMMAR)
-
-
-@pytest.fixture
 def metrics():
     return Metrics()
 
 
 @pytest.fixture
+def stats(metrics):
+    reference = profile({o: GRAMMAR.equations(o) for o in "+-"}, GRAMMAR)
+    return VersionStats("7", "d" * 64, GRAMMAR, Drift(GRAMMAR, reference, metrics.drift))
+
+
+@pytest.fixture
 def monitor(metrics, tmp_path):
-    monitor = Monitor(metrics, tmp_path / "wrong.jsonl", 20_000, lambda _: None)
+    monitor = Monitor(metrics, tmp_path / "wrong.jsonl", 100_000)
     monitor.start()
     yield monitor
     monitor.stop()
+
+
+def check(monitor, stats, equations, results):
+    monitor.submit(stats, equations, results)
+    wait_until(lambda: monitor.waiting == 0)
 
 
 def test_answers_are_counted_by_their_outcome(monitor, stats, metrics):
@@ -54,8 +59,7 @@ def test_answers_are_counted_by_their_outcome(monitor, stats, metrics):
         RuntimeError("raised"),
     ]
     monitor.submit(stats, [ALL[0]], [None])  # a bug in one check does not end the others
-    monitor.submit(stats, equations, results)
-    wait_until(lambda: monitor.waiting == 0)
+    check(monitor, stats, equations, results)
     report = stats.report()
     assert (report.checked, report.wrong, report.failed) == (5, 4, 1)
     assert (report.hallucination, report.infinite_generation, report.out_of_range) == (1, 1, 1)
@@ -69,8 +73,7 @@ def test_answers_are_counted_by_their_outcome(monitor, stats, metrics):
 def test_wrong_answers_are_written_once_as_json_lines(monitor, stats, tmp_path):
     equation = Equation(7, "-", 12)
     for _ in range(3):
-        monitor.submit(stats, [equation, ALL[0]], [wrong(equation), right(ALL[0])])
-    wait_until(lambda: monitor.waiting == 0)
+        check(monitor, stats, [equation, ALL[0]], [wrong(equation), right(ALL[0])])
     (line,) = (tmp_path / "wrong.jsonl").read_text().splitlines()
     entry = json.loads(line)
     assert entry.pop("time").endswith("+00:00")
@@ -84,72 +87,41 @@ def test_wrong_answers_are_written_once_as_json_lines(monitor, stats, tmp_path):
 
 
 def test_a_full_queue_leaves_answers_unchecked_and_never_waits(metrics, stats, tmp_path):
-    entered, release = threading.Event(), threading.Event()
-
-    def on_checked(_):
-        entered.set()
-        release.wait(10)
-
-    monitor = Monitor(metrics, tmp_path / "wrong.jsonl", 100, on_checked)
-    monitor.start()
-    batch = ALL[:60], [right(e) for e in ALL[:60]]
-    monitor.submit(stats, *batch)
-    assert entered.wait(10)
-    monitor.submit(stats, *batch)
+    monitor = Monitor(metrics, tmp_path / "wrong.jsonl", 100)  # not started yet
+    for _ in range(2):
+        monitor.submit(stats, ALL[:60], [right(equation) for equation in ALL[:60]])
     assert stats.report().unchecked == 60
     assert metrics.registry.get_sample_value("arithmetic_unchecked_total", {"version": "7"}) == 60
-    release.set()
-    wait_until(lambda: monitor.waiting == 0)
-    monitor.submit(stats, *batch)
+    monitor.start()
     monitor.stop()
-    assert stats.report().checked == 120
+    assert stats.report().checked == 60
 
 
 def test_the_error_rate_is_over_distinct_questions(stats):
-    def add_wrong(equation):
-        expected = solve(equation)
-        stats.add(equation, classify(wrong(equation), expected, equation.operation, GRAMMAR))
-
     for equation in ALL[:199]:
-        stats.add(equation, None)
+        stats.add_question(equation, is_wrong=False)
     for _ in range(1000):
-        add_wrong(ALL[199])
+        stats.add_question(ALL[199], is_wrong=True)
     assert stats.rejection_reason(0.01, 200) is None  # one wrong question of 200
     for equation in ALL[200:203]:
-        add_wrong(equation)
+        stats.add_question(equation, is_wrong=True)
     assert "4 of its latest 203" in str(stats.rejection_reason(0.01, 200))
     assert stats.rejection_reason(0.01, 204) is None
     assert stats.rejection_reason(1.0, 1) is None
-    for equation in ALL[203:253]:
-        stats.add_failure(equation)
-    assert "54 of its latest 253" in str(stats.rejection_reason(0.01, 50))
-    for equation in ALL[253 : 253 + WINDOW]:  # which forgets the questions before
-        stats.add(equation, None)
+    for equation in ALL[203 : 203 + WINDOW]:  # which forgets the questions before
+        stats.add_question(equation, is_wrong=False)
     assert stats.rejection_reason(0.0, 50) is None
 
 
 def test_drift_is_small_for_the_training_data_and_large_for_other_inputs(monitor, stats, metrics):
-    reference = profile({o: GRAMMAR.equations(o) for o in "+-"}, GRAMMAR)
-    monitor.set_reference(GRAMMAR, reference)
-    assert monitor.drift() is None
-    rng = random.Random(0)
-    monitor.submit(stats, sample := rng.choices(ALL, k=4 * DRIFT_BLOCK), [*map(right, sample)])
-    wait_until(lambda: monitor.waiting == 0)
-    assert monitor.drift() is not None
-    assert max(monitor.drift().values()) < 0.1
+    assert not stats.drift.psi
+    sample = random.Random(0).choices(ALL, k=4 * DRIFT_BLOCK)
+    check(monitor, stats, sample, [*map(right, sample)])
+    assert max(stats.drift.psi.values()) < 0.1
     small = [Equation(a, "+", b) for a in range(10) for b in range(10)] * 60
-    monitor.submit(stats, small, [*map(right, small)])
-    wait_until(lambda: monitor.waiting == 0)
-    assert monitor.drift()["operation"] > 0.25
-    assert monitor.drift()["operand_1_digits"] > 0.25
-    value = metrics.registry.get_sample_value(
-        "arithmetic_input_drift_psi", {"feature": "operation"}
-    )
-    assert value == monitor.drift()["operation"]
-    monitor.set_reference(GRAMMAR, reference)
-    assert monitor.drift()
-    monitor.set_reference(Grammar(("+",), 9), {})  # another model's training data
-    assert monitor.drift() is None
-    monitor.submit(stats, small, [*map(right, small)])  # of the grammar before
-    wait_until(lambda: monitor.waiting == 0)
-    assert monitor.drift() is None
+    check(monitor, stats, small, [*map(right, small)])
+    for feature in ("operation", "operand_1_digits"):
+        value = metrics.registry.get_sample_value(
+            "arithmetic_input_drift_psi", {"feature": feature}
+        )
+        assert value == stats.drift.psi[feature] > 0.25

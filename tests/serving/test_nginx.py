@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.quickstart import free_port
 from tests.serving import service_process
 from tests.serving.model_directories import make_model
-from tests.serving.service_process import ROOT, Service, free_port, question, run_service
+from tests.serving.service_process import ROOT, Service, question, run_service
 
 SOURCE = ROOT / "deploy" / "nginx"
 NGINX = os.environ.get("NGINX_BINARY") or shutil.which(

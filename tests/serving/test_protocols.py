@@ -42,12 +42,9 @@ def mlflow_server(exact_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     "body",
     [
         {"dataframe_split": {"columns": ["equation"], "data": [["1+2="], ["4-9="]]}},
-        {"dataframe_split": {"columns": ["equation"], "index": [5], "data": [["1+2="]]}},
-        {"dataframe_split": {"columns": ["x", "equation"], "data": [[1, "1+2="]]}},
+        {"dataframe_split": {"columns": ["x", "equation"], "index": [5], "data": [[1, "1+2="]]}},
         {"dataframe_split": {"columns": ["eq"], "data": [["1+2="]]}},
-        {"dataframe_split": {"data": [["1+2="]]}},
         {"dataframe_split": {"columns": ["equation"], "data": [["1+2=", "3"]]}},
-        {"dataframe_split": [1]},
         {"dataframe_records": [{"equation": "1+2="}, {"equation": "4-9="}]},
         {"inputs": [{"equation": "1+2="}, {"equation": "4-9="}]},
         {"inputs": {"equation": ["1+2=", "4-9="]}},
@@ -59,15 +56,11 @@ def mlflow_server(exact_model: Path, tmp_path_factory: pytest.TempPathFactory) -
         {"inputs": [{"question": "1+2="}]},
         {"inputs": ["1+2="], "params": {"a": 1}},
         {"inputs": ["1+2="], "instances": ["1+2="]},
-        {"instances": [{"equation": "1+2="}]},
-        {"instances": {"equation": ["1+2=", "4-9="]}},
         {"instances": ["1+2="]},
-        {"instances": []},
         {},
         [1],
-        5,
     ],
-    ids=lambda body: json.dumps(body)[:60],
+    ids=json.dumps,
 )
 def test_invocations_answers_as_mlflows_own_server(client, mlflow_server, body):
     theirs = mlflow_server.post("/invocations", json=body)
@@ -89,8 +82,8 @@ def test_probes_answer_as_mlflows_own_server(client, mlflow_server, path):
 @pytest.mark.parametrize("path", ["/invocations", f"/v2/models/{NAME}/infer"])
 @pytest.mark.parametrize(
     "content",
-    [b"{", b"", b"\xff", b"[" * 100_000, b'{"inputs": [' + b"9" * 5000 + b"]}", b'{"inputs": NaN}'],
-    ids=["half", "nothing", "not UTF-8", "deep", "a huge number", "NaN"],
+    [b"", b"[" * 100_000, b'{"inputs": [' + b"9" * 5000 + b"]}", b'{"inputs": NaN}'],
+    ids=["nothing", "deep", "a huge number", "NaN"],
 )
 def test_a_body_that_is_not_valid_json_is_400_in_the_protocols_form(client, path, content):
     response = client.post(path, content=content, headers={"Content-Type": "application/json"})
@@ -148,22 +141,18 @@ def test_another_model_or_version_is_404(client, path):
     [
         {},
         {"inputs": []},
-        {"inputs": TENSOR},
         {"inputs": [TENSOR, TENSOR]},
         {"inputs": [{**TENSOR, "name": "x"}]},
         {"inputs": [{**TENSOR, "datatype": "FP32"}]},
         {"inputs": [{**TENSOR, "shape": [2]}]},
-        {"inputs": [{**TENSOR, "shape": [True]}]},
         {"inputs": [{**TENSOR, "shape": [-1]}]},
         {"inputs": [{**TENSOR, "shape": [1] * 9}]},
-        {"inputs": [{**TENSOR, "shape": [1 << 20, 1 << 20], "data": []}]},
         {"inputs": [{**TENSOR, "data": [1]}]},
         {"inputs": [{**TENSOR, "data": [[[[[[[[[[["1+1="]]]]]]]]]]]}]},
         {"inputs": [{**TENSOR, "data": ["1+"]}]},
         {"inputs": [{**WITHOUT_DATA, "parameters": {"shared_memory_region": "x"}}]},
-        {"inputs": [{**WITHOUT_DATA, "parameters": {"binary_data_size": 8}}]},
     ],
-    ids=lambda body: json.dumps(body)[:80],
+    ids=json.dumps,
 )
 def test_a_request_against_the_protocol_is_400_with_a_reason(client, body):
     response = client.post(f"/v2/models/{NAME}/infer", json=body)

@@ -4,10 +4,6 @@ import hashlib
 import json
 import logging
 
-import pytest
-
-from serving.request_log import setup_logging
-
 QUESTION = {"equation": "1+1="}
 
 
@@ -90,22 +86,3 @@ def test_sampled_requests_and_all_server_errors_have_a_log_record(start_service,
     assert (first.route, first.status, first.outcome) == ("/predict", 200, "answered")
     assert (first.request_id, first.model_version) == ("id-1", "local")
     assert (second.method, second.route) == ("HEAD", "/livez")
-
-
-@pytest.mark.parametrize("log_format", ["json", "text"])
-def test_log_lines_have_timestamp_level_and_fields(capsys, log_format):
-    before = logging.getLogger().handlers[:]
-    try:
-        setup_logging(log_format)
-        logging.getLogger("some.where").warning("hello %s", "you", extra={"route": "/predict"})
-        line = capsys.readouterr().err.strip()
-    finally:
-        logging.getLogger().handlers[:] = before
-    if log_format == "json":
-        record = json.loads(line)
-        assert (record["level"], record["logger"]) == ("WARNING", "some.where")
-        assert (record["message"], record["route"]) == ("hello you", "/predict")
-        assert record["time"].endswith("+00:00")
-    else:
-        assert line.endswith("WARNING some.where: hello you")
-        assert line[:2] == "20"

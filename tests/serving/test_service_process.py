@@ -2,18 +2,18 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from arithmetic import artifacts
+from registry import MODEL_NAME
+from registry.client import open_client
+from registry.record import record
 from tests.mlflow_server import run_mlflow_server
-from tests.serving.model_directories import make_model
+from tests.registry.project import make_project
 from tests.serving.service_process import ROOT, question, run_service
 
 BLOCKED_PROXY = dict.fromkeys(
@@ -56,7 +56,7 @@ def test_nothing_is_written_outside_the_cache_and_no_name_is_looked_up(tmp_path,
     with run_service(log, PYTHONPATH=os.pathsep.join(paths), **settings) as service:
         assert service.ask(question("1+1="))[0] == 200
         assert service.get("/docs")[0] == 200
-        service.terminate()
+        service.process.terminate()
         assert service.process.wait(10) == 0
     lines = log.read_text().splitlines()
     assert not [line for line in lines if line.startswith("LOOKUP")]
@@ -84,62 +84,33 @@ def test_a_path_prefix_is_kept_and_logs_are_json(tmp_path, exact_model):
     assert (request["route"], request["status"]) == ("/predict", 200)
 
 
-# A real MLflow server
-
-
-@pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory):
+@pytest.fixture
+def mlflow_server(tmp_path):
     """Run an MLflow server over an empty store; return its address."""
-    with run_mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
+    (tmp_path / "mlflow").mkdir()
+    with run_mlflow_server(tmp_path / "mlflow") as address:
         yield address
 
 
-def register(address: str, directory: Path) -> str:
-    """Register a model directory as a version, by MLflow's own client; return its number."""
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelStatus
-    from mlflow.exceptions import MlflowException
-
-    from registry import DIGEST_TAG, EXPERIMENT, MODEL_NAME, MODEL_PATH
-
-    client = MlflowClient(address, address)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        experiment = client.get_experiment(client.create_experiment(EXPERIMENT))
-    model = client.create_logged_model(experiment.experiment_id, MODEL_NAME)
-    staged = directory.parent / f"staged-{model.model_id}" / MODEL_PATH
-    shutil.copytree(directory, staged)
-    client.log_model_artifacts(model.model_id, str(staged.parents[1]))
-    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    try:
-        client.create_registered_model(MODEL_NAME)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    tags = {DIGEST_TAG: artifacts.digest(directory)}
-    source, number = f"models:/{model.model_id}", model.model_id
-    version = client.create_model_version(MODEL_NAME, source, tags=tags, model_id=number)
-    return str(version.version)
-
-
-def test_a_real_registry_is_followed_past_a_proxy_and_its_loss_survived(tmp_path, mlflow_server):
-    from mlflow import MlflowClient
-
-    numbers = [register(mlflow_server, make_model(tmp_path / f"m{n}", seed=n)) for n in range(2)]
-    client = MlflowClient(mlflow_server, mlflow_server)
-    client.set_registered_model_alias("arithmetic-lm", "Production", numbers[0])
+def test_a_real_registry_is_followed_past_a_proxy_and_its_loss_survived(
+    tmp_path, monkeypatch, mlflow_server
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    numbers = [record(make_project(tmp_path / f"p{n}", n)).version for n in range(2)]
+    client = open_client()
+    client.set_registered_model_alias(MODEL_NAME, "Production", numbers[0])
     settings = {"MLFLOW_TRACKING_URI": mlflow_server, **BLOCKED_PROXY, "no_proxy": None}
     with run_service(tmp_path / "log", **settings) as service:
         health = service.health()
         assert (health["model_version"], health["source"]) == (numbers[0], "registry")
-        client.set_registered_model_alias("arithmetic-lm", "Production", numbers[1])
+        client.set_registered_model_alias(MODEL_NAME, "Production", numbers[1])
         deadline = time.monotonic() + 3  # the promise
         while service.health()["model_version"] != numbers[1]:
             assert time.monotonic() < deadline
             assert service.ask(question("1+1="))[0] == 200
             time.sleep(0.05)
-    client.delete_registered_model_alias("arithmetic-lm", "Production")
+    client.delete_registered_model_alias(MODEL_NAME, "Production")
     (state,) = (tmp_path / "cache").glob("*/state.json")
-    assert [v["version"] for v in json.loads(state.read_text())["known_good"]] == numbers
+    assert [v["version"] for v in json.loads(state.read_text())["known_good"].values()] == numbers
     with run_service(tmp_path / "log", ready=False, **settings) as service:
         assert service.health()["model_loaded"] is False  # a registry that answers is believed

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from serving.auth import load_keys
+from serving.auth import find_name, load_keys
 from serving.settings import InvalidSettingsError, Settings, load_settings, open_model_cache
 
 
@@ -31,15 +31,11 @@ def test_an_unusable_value_is_named_with_its_fix(monkeypatch, name, value, hint)
     assert hint in error.value.hint
 
 
-def test_every_setting_is_described():
-    assert all(field.description for field in Settings.model_fields.values())
-
-
 def test_an_empty_variable_counts_as_not_set(monkeypatch):
     monkeypatch.setenv("PORT", "")
     monkeypatch.setenv("API_KEYS", "")
     assert load_settings().port == 8000
-    assert load_keys(load_settings()) is None
+    assert load_keys(load_settings()) == {}
 
 
 def test_each_model_uri_has_a_private_directory_in_the_users_cache(monkeypatch, tmp_path):
@@ -87,7 +83,7 @@ def test_api_keys_come_from_a_file_too(tmp_path):
     with pytest.raises(InvalidSettingsError, match="API_KEYS_FILE"):
         load_keys(Settings(api_keys_file=file))
     file.write_text(f"{GOOD}\ntwo={'1' * 64}\n")
-    assert load_keys(Settings(api_keys_file=file)) is not None
+    assert load_keys(Settings(api_keys_file=file)) == {"one": "0" * 64, "two": "1" * 64}
     with pytest.raises(InvalidSettingsError, match="both"):
         load_keys(Settings(api_keys_file=file, api_keys=GOOD))
     file.write_text("")
@@ -100,8 +96,7 @@ def test_the_key_command_prints_a_key_that_opens(monkeypatch):
     done = subprocess.run([*command, "mine"], capture_output=True, text=True, check=True)
     key, entry = (line.rpartition(": ")[2] for line in done.stdout.splitlines())
     keys = load_keys(Settings(api_keys=entry))
-    assert keys is not None
-    assert keys.find_name([(b"authorization", f"Bearer {key}".encode())]) == "mine"
-    assert keys.find_name([(b"x-api-key", b"another")]) is None
+    assert find_name(keys, [(b"authorization", f"Bearer {key}".encode())]) == "mine"
+    assert find_name(keys, [(b"x-api-key", b"another")]) is None
     bad = subprocess.run([*command, "a b"], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stderr[:6]) == (1, "error:")
