@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -38,10 +39,17 @@ def save(
 def load(
     key: str, model: Transformer, optimizers: ScheduledOptimizers, path: Path = CHECKPOINT
 ) -> dict[str, Any] | None:
-    """Set model and optimizers to the state saved under this key; return its progress, if any."""
+    """Set model and optimizers to the state saved under this key; return its progress, if any.
+
+    Raises:
+        UserError: the file is damaged, which a kill does not do, but a power cut can.
+    """
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise UserError(f"{path} is damaged", "delete it: the training starts anew") from error
     if state["key"] != key:
         return None
     model.load_state_dict(state["model"])

@@ -44,6 +44,14 @@ def test_state_is_loaded_under_its_key_only_and_a_missing_one_is_none(saved):
     assert load() is None
 
 
+@pytest.mark.parametrize("keep", [0, 100, -100], ids=["empty", "cut", "end missing"])
+def test_damaged_checkpoint_is_named(keep):
+    content = checkpoint.CHECKPOINT.read_bytes()
+    checkpoint.CHECKPOINT.write_bytes(content[:keep])
+    with pytest.raises(UserError, match=r"train\.pt is damaged"):
+        load()
+
+
 def test_checkpoint_is_removed_after_success_and_kept_after_failure():
     with pytest.raises(ValueError, match="a bug"), checkpoint.exclusive():
         raise ValueError("a bug")
