@@ -48,7 +48,7 @@ def load(
         return None
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
+    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
         raise UserError(f"{path} is damaged", "delete it: the training starts anew") from error
     if state["key"] != key:
         return None
