@@ -25,9 +25,10 @@ from scripts.quickstart import free_port, request, wait_for
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-run.md"
 HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 PAGES_NOT_RUN = {
-    "docker": "needs a Docker engine",
+    "docker": "needs a Docker engine; tests/serving/test_image.py runs the image",
     "kubernetes": "needs a cluster; tests/deploy/test_kubernetes.py checks the resources",
     "ray": "needs a cluster; tests/stages/test_cluster.py starts one",
+    "sweeps": "its workers outlive the page",
     "team-stack": "needs a Docker engine; tests/deploy/test_stack.py starts it",
     "your-model": "needs a model of your own",
 }
@@ -39,9 +40,7 @@ LINES_NOT_RUN = {  # by their first words
     "dvc remote add --local --default s3": "no such bucket; tests/stages/test_remote.py has one",
     "dvc remote modify": "no such bucket",
     "export MLFLOW_TRACKING": "no such server",
-    "dvc queue start": "its workers go on after the page",
-    "dvc queue logs NAME": "no such experiment",
-    "dvc exp apply NAME": "no such experiment",
+    "dvc gc": "asks before it deletes",
 }
 SERVERS = {"make serve": ("PORT", "readyz"), "mlflow ui": ("MLFLOW_PORT", "health")}
 SWAP_SECONDS = 60.0  # at most; on a quiet machine three
@@ -65,8 +64,8 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
     """Run lines one after the other in one bash in `folder`; leave servers running until the end.
 
     Returns:
-        For each line the command, its seconds and its output. While a service runs, also the
-        seconds until it has swapped after a promotion or a rollback, and its version.
+        For each line the command, its seconds and its output; for a promotion or a rollback while a
+        service runs also the seconds until it has swapped.
 
     Raises:
         UserError: a command failed, or a server was late.
@@ -76,12 +75,7 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
     (folder / ".curlrc").write_text("fail-with-body\n", "utf-8")  # else an error is a success
     variables |= {**ports, **IDENTITY, "CURL_HOME": str(folder)}
     variables["MODEL_CACHE"] = str(folder / ".models")
-    version, rows = "", []
-
-    def add_row(command: str, started: float, output: str) -> None:
-        seconds = round(time.monotonic() - started, 1)
-        rows.append({"command": command, "seconds": seconds, "output": output})
-
+    rows: list[dict[str, Any]] = []
     with open_shell(folder, environment(**variables)) as shell:
         for line in lines:
             if line.startswith(tuple(LINES_NOT_RUN)):
@@ -89,19 +83,16 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
             command = line.partition(" #")[0].strip().replace("localhost:8000", service)
             started = time.monotonic()
             server = next(filter(command.endswith, SERVERS), None)
-            if server is None:
-                output = run_command(shell, command)
-            else:
-                output = run_command(shell, f"{command} >/dev/null 2>&1 &")
+            output = run_command(shell, f"{command} &>/dev/null &" if server else command)
+            if server:
                 variable, path = SERVERS[server]
                 wait_for(f"http://localhost:{ports[variable]}/{path}", f"run `{command}`")
-            add_row(command, started, output)
-            if server == "make serve":
-                version = get_version(service)
-            elif version and command.startswith(("make promote", "make rollback")):
+            rows.append({"command": command, "seconds": seconds_since(started), "output": output})
+            promoted = re.match(r"version (\d+) of \S+ is Production now", output)
+            if promoted and any(row["command"].endswith("make serve") for row in rows):
                 started = time.monotonic()
-                version = wait_for_swap(service, version)
-                add_row("the service swaps", started, version)
+                wait_for_version(service, promoted[1])
+                rows[-1]["swap_seconds"] = seconds_since(started)
     return rows
 
 
@@ -144,19 +135,18 @@ def run_command(shell: "subprocess.Popen[str]", command: str) -> str:
     return output.removesuffix("\n")
 
 
-def get_version(service: str) -> str:
-    """Return the version that a service answers with."""
-    return str(request(f"{service}/health")["model_version"])
-
-
-def wait_for_swap(service: str, before: str) -> str:
-    """Return the version of a service after `before`; raise UserError if it is late."""
+def wait_for_version(service: str, version: str) -> None:
+    """Wait until a service answers with a version; raise UserError if it is late."""
     deadline = time.monotonic() + SWAP_SECONDS
-    while time.monotonic() < deadline:
-        if (version := get_version(service)) != before:
-            return version
+    while str(request(f"{service}/health")["model_version"]) != version:
+        if time.monotonic() > deadline:
+            raise UserError(f"{service} does not have version {version} in {SWAP_SECONDS:.0f} s")
         time.sleep(0.1)
-    raise UserError(f"the service still has version {before} after {SWAP_SECONDS:.0f} s")
+
+
+def seconds_since(started: float) -> float:
+    """Return the seconds since a time of time.monotonic()."""
+    return round(time.monotonic() - started, 1)
 
 
 def run_page(page: Path, scratch: Path) -> list[dict[str, Any]]:
@@ -167,7 +157,7 @@ def run_page(page: Path, scratch: Path) -> list[dict[str, Any]]:
         cache = f"[cache]\n    dir = {scratch / 'cache'}\n"
         (folder / ".dvc" / "config.local").write_text(cache, "utf-8")
         rows = run_lines([*([] if page == TUTORIAL else ["make run"]), *lines], folder)
-    return [{key: row[key] for key in ("command", "seconds")} for row in rows]
+    return [{key: row[key] for key in row if key != "output"} for row in rows]
 
 
 def main() -> None:
