@@ -43,7 +43,7 @@ LINES_NOT_RUN = {  # by their first words
     "dvc gc": "asks before it deletes",
 }
 SERVERS = {"make serve": ("PORT", "readyz"), "mlflow ui": ("MLFLOW_PORT", "health")}
-SWAP_SECONDS = 60.0  # at most; on a quiet machine three
+START_SECONDS, SWAP_SECONDS = 300.0, 60.0  # at most; on a quiet machine ten and three
 END = "end of command"
 IDENTITY = {"GIT_AUTHOR_NAME": "reader", "GIT_AUTHOR_EMAIL": "reader@example.com"}
 IDENTITY |= {"GIT_COMMITTER_NAME": "reader", "GIT_COMMITTER_EMAIL": "reader@example.com"}
@@ -86,7 +86,8 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
             output = run_command(shell, f"{command} &>/dev/null &" if server else command)
             if server:
                 variable, path = SERVERS[server]
-                wait_for(f"http://localhost:{ports[variable]}/{path}", f"run `{command}`")
+                address = f"http://localhost:{ports[variable]}/{path}"
+                wait_for(address, f"run `{command}`", seconds=START_SECONDS)
             rows.append({"command": command, "seconds": seconds_since(started), "output": output})
             promoted = re.match(r"version (\d+) of \S+ is Production now", output)
             if promoted and any(row["command"].endswith("make serve") for row in rows):
