@@ -104,7 +104,7 @@ docs-serve: setup ## serve the site on port 8010, anew after each edit
 	@zensical serve --dev-addr localhost:8010
 reference: setup ## write docs/reference/ from the code
 	@python -m scripts.reference
-test-docs: setup ## run the tutorial's commands in a clone, installation and training included
+test-docs: setup ## run the commands of tutorial and how-tos in clones, as a user would
 	@python -m benchmarks.tutorial
 screenshots: setup ## take the docs' pictures of pages and plots (needs chromium)
 	@python -m scripts.screenshots
