@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import socket
 import tempfile
 import time
@@ -28,9 +29,9 @@ from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import Grammar, solve
 from benchmarks.results_file import ROOT, machine, write
 from benchmarks.serving_load import Loops, cores, encode_post, random_equations
-from benchmarks.serving_process import RAISING, Process, ServiceProcess, registry
+from benchmarks.serving_process import RAISING, memory_mb, pinned_service, registry
 from registry import MODEL_NAME, PRODUCTION
-from scripts.quickstart import request
+from scripts.server_process import ServerProcess, request
 
 PATH = "/predict"
 CONNECTIONS = 64
@@ -49,8 +50,7 @@ class Bench(NamedTuple):
         times: how often it kills, swaps or terminates.
     """
 
-    mlflow: Process
-    uri: str
+    mlflow: ServerProcess
     folder: Path
     grammar: Grammar
     seconds: float = 10.0
@@ -58,11 +58,11 @@ class Bench(NamedTuple):
     damaged_bodies: int = 100_000
     soak_seconds: float = 300.0
 
-    def service(self, **settings: str) -> ServiceProcess:
+    def service(self, **settings: str) -> ServerProcess:
         """Return a service on its core."""
-        return ServiceProcess(self.uri, self.folder, cores()[0], **settings)
+        return pinned_service(self.mlflow.address, self.folder, cores()[0], **settings)
 
-    def loops(self, service: ServiceProcess, *accepted: int, reconnect: bool = True) -> Loops:
+    def loops(self, service: ServerProcess, *accepted: int, reconnect: bool = True) -> Loops:
         """Return loops of random equations; these statuses are correct besides 200."""
         requests = [
             (encode_post(PATH, {"equation": text}), partial(is_right, self.solve(text), accepted))
@@ -75,9 +75,11 @@ class Bench(NamedTuple):
         """Return the exact answer."""
         return solve(self.grammar.parse(text))
 
-    def promote(self, service: ServiceProcess, version: str) -> float:
+    def promote(self, service: ServerProcess, version: str) -> float:
         """Move the alias by hand; return the seconds until the service serves the version."""
-        MlflowClient(self.uri).set_registered_model_alias(MODEL_NAME, PRODUCTION, version)
+        MlflowClient(self.mlflow.address).set_registered_model_alias(
+            MODEL_NAME, PRODUCTION, version
+        )
         started = time.perf_counter()
         while time.perf_counter() - started < LONGEST_FOLLOW_SECONDS:
             if request(f"{service.address}/health")["model_version"] == version:
@@ -98,13 +100,13 @@ def load(bench: Bench, seconds: float = 0.0) -> Row:
     """Hold 64 connections; compare the memory before and after."""
     with bench.service() as service:
         warm = bench.loops(service).run(CONNECTIONS, bench.seconds)
-        before = service.memory_mb()
+        before = memory_mb(service)
         loops = bench.loops(service).run(CONNECTIONS, seconds or bench.seconds)
         return {
             "requests": loops.answers,
             "p99_ms": loops.p99_ms,
             "memory_before_mb": before,
-            "memory_after_mb": service.memory_mb(),
+            "memory_after_mb": memory_mb(service),
             "failures": warm.failures + loops.failures,
         }
 
@@ -141,7 +143,7 @@ def kills(bench: Bench) -> Row:
         with loops.running(CONNECTIONS):
             for _ in range(bench.times):
                 time.sleep(0.5)
-                service.kill()
+                service.stop(signal.SIGKILL)
                 seconds.append(service.start())
                 answered = loops.counts[200]
                 time.sleep(0.5)
@@ -176,9 +178,9 @@ def lost_registry(bench: Bench) -> Row:
         loops = bench.loops(service)
         with loops.running(CONNECTIONS):
             time.sleep(bench.seconds)
-            bench.mlflow.kill()
+            bench.mlflow.stop(signal.SIGKILL)
             time.sleep(bench.seconds)
-        service.kill()
+        service.stop(signal.SIGKILL)
         restart = service.start()
         source = request(f"{service.address}/health")["source"]
         after = bench.loops(service).run(CONNECTIONS, 1)
@@ -284,9 +286,9 @@ def main() -> None:
     with cli_errors(), tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as folder:
         whole_machine, model, rows = machine(), options.model.resolve(), {}
         os.sched_setaffinity(0, {cores()[1]})
-        with registry(model) as (mlflow, uri):
+        with registry(model) as mlflow:
             grammar = artifacts.load_config(model).get_grammar()
-            bench = Bench(mlflow, uri, Path(folder), grammar)
+            bench = Bench(mlflow, Path(folder), grammar)
             if options.short:
                 bench = bench._replace(seconds=1.0, times=2, damaged_bodies=200, soak_seconds=2.0)
             for name in options.only:

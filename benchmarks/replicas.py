@@ -21,8 +21,9 @@ import pandas as pd
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, table, write
 from benchmarks.serving_load import cores, make_bodies, run_wrk
-from benchmarks.serving_process import Process, ServiceProcess, registry
-from scripts.quickstart import free_port
+from benchmarks.serving_process import pin, pinned_service, registry
+from benchmarks.workspace import environment
+from scripts.server_process import ServerProcess, free_port
 
 # Name: how many processes, and whether nginx is in front of them.
 ARRANGEMENTS = {"1, no nginx": (1, False), "1": (1, True), "2": (2, True)}
@@ -41,8 +42,8 @@ server {{
 """
 
 
-def build_nginx(folder: Path, ports: list[int], core: str) -> tuple[Process, int]:
-    """Return nginx before services, as one process, and its port. Raise UserError without it."""
+def build_nginx(folder: Path, ports: list[int], core: str) -> ServerProcess:
+    """Return nginx before services, as one process. Raise UserError without it."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         raise UserError("nginx is not installed", "apt-get install nginx")
@@ -53,12 +54,13 @@ def build_nginx(folder: Path, ports: list[int], core: str) -> tuple[Process, int
     (folder / "site.conf").write_text(SITE.format(servers=servers, port=port))
     command = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")]
     command += ["-g", "daemon off; master_process off;"]
-    return Process(command, f"http://127.0.0.1:{port}/readyz", folder / "log", core), port
+    address, log = f"http://127.0.0.1:{port}", folder / "log"
+    return pin(ServerProcess(command, address, "/readyz", log, environment()), core)
 
 
-def cpu_seconds(process: Process) -> float:
+def cpu_seconds(server: ServerProcess) -> float:
     """Return the CPU time that a process has used so far."""
-    fields = Path(f"/proc/{process.popen.pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -75,13 +77,13 @@ def run_round(name: str, bodies: list[str], uri: str, seconds: float) -> dict[st
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         services = [
-            stack.enter_context(ServiceProcess(uri, folder, shared)) for _ in range(replicas)
+            stack.enter_context(pinned_service(uri, folder, shared)) for _ in range(replicas)
         ]
-        port, proxies = services[0].port, []
+        proxies = []
         if is_proxied:
-            nginx, port = build_nginx(folder, [service.port for service in services], shared)
+            nginx = build_nginx(folder, [service.port for service in services], shared)
             proxies = [stack.enter_context(nginx)]
-        url = f"http://127.0.0.1:{port}/predict"
+        url = f"{[*services, *proxies][-1].address}/predict"
         run_wrk(url, bodies, CONNECTIONS, 1, shared)
 
         def used() -> pd.Series:
@@ -103,9 +105,9 @@ def main() -> None:
     options = parser.parse_args()
     with cli_errors():
         bodies = make_bodies(ROOT / "model")
-        with registry(ROOT / "model") as (_, uri):
+        with registry(ROOT / "model") as mlflow:
             samples = [
-                run_round(name, bodies, uri, options.seconds)
+                run_round(name, bodies, mlflow.address, options.seconds)
                 for _ in range(options.rounds)
                 for name in ARRANGEMENTS
             ]

@@ -32,10 +32,10 @@ from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import solve
 from benchmarks.results_file import ROOT, table, write
 from benchmarks.serving_load import BODY, cores, make_bodies, random_equations, run_wrk
-from benchmarks.serving_process import Process, registry
-from benchmarks.workspace import run
+from benchmarks.serving_process import memory_mb, pin, registry
+from benchmarks.workspace import environment, run
 from registry import MODEL_NAME
-from scripts.quickstart import free_port, request
+from scripts.server_process import ServerProcess, free_port, request
 
 PEERS = ROOT / "benchmarks" / "peers"
 ENGINE = ("onnxruntime==1.32.0", "numpy==2.4.6", "pydantic==2.14.4")
@@ -184,8 +184,9 @@ def run_round(server: Server, programs: Path, model: Path, uri: str, seconds: fl
         variables |= {name: fill(text) for name, text in server.variables.items()}
         command, address = [str(programs / program), *arguments], f"http://127.0.0.1:{port}"
         log, url = Path(folder) / "log", address + server.path
+        process = ServerProcess(command, address, server.ready, log, environment(**variables))
         started = time.perf_counter()
-        with Process(command, address + server.ready, log, cores()[0], **variables) as process:
+        with pin(process, cores()[0]) as process:
             figures = {"ready_seconds": time.perf_counter() - started, "failures": 0}
             run_wrk(url, bodies, MANY, 1, cores()[1])
             for connections in (MANY, 1):
@@ -194,7 +195,7 @@ def run_round(server: Server, programs: Path, model: Path, uri: str, seconds: fl
                 figures["failures"] += sample.pop("failures")
                 figures |= {f"{key}_{connections}": value for key, value in sample.items()}
             check(server, url, model)
-            return {**figures, "main_process_mb": process.memory_mb()}
+            return {**figures, "main_process_mb": memory_mb(process)}
 
 
 def summarize(rows: list[Figures]) -> dict[str, Figures]:
@@ -219,12 +220,12 @@ def measure(names: list[str], model: Path, rounds: int, seconds: float) -> Figur
     """Measure these servers."""
     programs = {name: install(name, SERVERS[name].requirements) for name in names}
     rows = []
-    with registry(model) as (_, uri):
+    with registry(model) as mlflow:
         for number in range(rounds):
             shift = number % len(names)
             for name in names[shift:] + names[:shift]:
                 print(f"round {number + 1} of {rounds}: {SERVERS[name].title}", flush=True)
-                figures = run_round(SERVERS[name], programs[name], model, uri, seconds)
+                figures = run_round(SERVERS[name], programs[name], model, mlflow.address, seconds)
                 rows.append({"server": name, "round": number, **figures})
     return {"servers": summarize(rows)}
 
@@ -232,12 +233,12 @@ def measure(names: list[str], model: Path, rounds: int, seconds: float) -> Figur
 def measure_environment(model: Path, rounds: int, seconds: float) -> Figures:
     """Start the service in the environment of its image; medians after one round that warms up."""
     programs, rows = install("serving", IMAGE), []
-    with registry(model) as (_, uri):
+    with registry(model) as mlflow:
         for number in range(rounds + 1):
             started = time.perf_counter()
             run(["taskset", "-c", str(cores()[0]), str(programs / "python"), "-c", "import mlflow"])
             imported = {"import_mlflow_seconds": time.perf_counter() - started}
-            figures = run_round(SERVERS["service"], programs, model, uri, seconds)
+            figures = run_round(SERVERS["service"], programs, model, mlflow.address, seconds)
             rows.append({"server": "service", "round": number, **imported, **figures})
     (packages,) = programs.parent.glob("lib/python*/site-packages")
     size = sum(path.lstat().st_size for path in packages.rglob("*") if path.is_file())

@@ -4,18 +4,13 @@ The registry is a real MLflow server with versions of one model: 1 (Production) 
 is, 2 answers the same by another digest, 3 raises on one equation.
 """
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import mlflow
 import numpy as np
@@ -24,7 +19,6 @@ from mlflow import MlflowClient
 
 import arithmetic
 from arithmetic import artifacts, formats
-from arithmetic.errors import UserError
 from arithmetic.grammar import Equation
 from arithmetic.inference import PROMPTS
 from benchmarks.results_file import ROOT
@@ -32,9 +26,8 @@ from benchmarks.serving_load import cores
 from benchmarks.workspace import environment
 from registry import DIGEST_TAG, MODEL_NAME, PRODUCTION
 from registry.client import registry_errors
-from scripts.quickstart import free_port, wait_for
+from scripts.server_process import ServerProcess, build_mlflow, build_service
 
-START_SECONDS, STOP_SECONDS = 300.0, 60.0  # on a busy machine
 RAISING = Equation(5, "+", 6)  # version 3 raises on it
 # Nodes before the others: they move the token ids RAISING outside of the embedding's table.
 GUARD = """guard (int64[batch, n] {prompts}) => (int64[batch, n] shifted_prompts)
@@ -50,97 +43,37 @@ GUARD = """guard (int64[batch, n] {prompts}) => (int64[batch, n] shifted_prompts
 }}"""
 
 
-class Process:
-    """Run a server as a process group of its own; `start` again uses the same port.
-
-    Args:
-        ready: the address that answers 200 when it serves.
-        log: a file for its output.
-    """
-
-    def __init__(
-        self, command: list[str], ready: str, log: Path, core: int | str, **variables: str
-    ):
-        self.command = ["taskset", "-c", str(core), *command]
-        self.ready, self.log, self.variables = ready, log, variables
-
-    def start(self) -> float:
-        """Start it and wait until it is ready; return the seconds. Raise UserError."""
-        started = time.perf_counter()
-        with self.log.open("ab") as output:
-            self.popen = subprocess.Popen(
-                self.command,
-                cwd=ROOT,
-                env=environment(OMP_NUM_THREADS="1", **self.variables),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        try:
-            wait_for(self.ready, "", self.popen, START_SECONDS)
-        except UserError as error:
-            self.stop()
-            raise UserError(f"{error}: {self.log.read_text(errors='replace')[-1200:]}") from None
-        return time.perf_counter() - started
-
-    def kill(self) -> None:
-        """Kill the process group and wait for its end."""
-        if self.popen.poll() is None:
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait()
-
-    def stop(self) -> int:
-        """Send SIGTERM to the process group; return the exit status, -9 if it had to be killed."""
-        if self.popen.poll() is None:
-            os.killpg(self.popen.pid, signal.SIGTERM)
-            try:
-                return self.popen.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        return self.popen.returncode
-
-    def memory_mb(self) -> float:
-        """Return the resident memory of the main process."""
-        status = Path(f"/proc/{self.popen.pid}/status").read_text()
-        return round(int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6, 1)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
+def pin(server: ServerProcess, core: int | str) -> ServerProcess:
+    """Return a server that runs with one thread for each operation, on one core or several."""
+    command = ["taskset", "-c", str(core), *server.command]
+    variables = {**server.environment, "OMP_NUM_THREADS": "1"}
+    return replace(server, command=command, environment=variables)
 
 
-class ServiceProcess(Process):
-    """Run the service on a free port; its log and its models lie in `folder`."""
+def pinned_service(uri: str, folder: Path, core: int | str, **settings: str) -> ServerProcess:
+    """Return the service; its log and its models lie in a folder of their own in `folder`."""
+    own = Path(tempfile.mkdtemp(dir=folder))
+    settings |= {"MLFLOW_TRACKING_URI": uri, "MODEL_CACHE": str(own / "models")}
+    return pin(build_service(own / "log", environment(**settings)), core)
 
-    def __init__(self, uri: str, folder: Path, core: int | str, **settings: str):
-        self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        settings |= {"PORT": str(self.port), "MLFLOW_TRACKING_URI": uri}
-        settings["MODEL_CACHE"] = f"{folder}/models-{self.port}"
-        command, log = [sys.executable, "-m", "serving"], folder / f"log-{self.port}"
-        super().__init__(command, f"{self.address}/readyz", log, core, **settings)
+
+def memory_mb(server: ServerProcess) -> float:
+    """Return the resident memory of the main process."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return round(int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024 / 1e6, 1)
 
 
 @contextmanager
-def registry(model: Path) -> Iterator[tuple[Process, str]]:
-    """Run MLflow on the core for load, with the three versions; yield its process and address.
+def registry(model: Path) -> Iterator[ServerProcess]:
+    """Run MLflow on the core for load, with the three versions; yield the server.
 
     Raises:
         InvalidModelError: `model` is not a model directory.
     """
     with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as scratch:
-        folder, port = Path(scratch), free_port()
-        uri = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(folder / "artifacts")]
-        log, without_jobs = folder / "log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with Process(command, f"{uri}/health", log, cores()[1], **without_jobs) as process:
-            mlflow.set_tracking_uri(uri)
+        folder = Path(scratch)
+        with pin(build_mlflow(folder, environment=environment()), cores()[1]) as server:
+            mlflow.set_tracking_uri(server.address)
             for version in ("1", "2", "3"):
                 directory = Path(shutil.copytree(model, folder / version / "model"))
                 if version == "2":
@@ -150,7 +83,7 @@ def registry(model: Path) -> Iterator[tuple[Process, str]]:
                     let_raise(directory)
                 register(directory)
             MlflowClient().set_registered_model_alias(MODEL_NAME, PRODUCTION, "1")
-            yield process, uri
+            yield server
 
 
 @registry_errors()

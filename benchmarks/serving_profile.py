@@ -19,7 +19,7 @@ import pandas as pd
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, write
 from benchmarks.serving_load import cores, make_bodies, run_wrk
-from benchmarks.serving_process import ServiceProcess, registry
+from benchmarks.serving_process import pinned_service, registry
 
 PY_SPY = "py-spy==0.4.3"
 SAMPLES_PER_SECOND = 500
@@ -46,12 +46,12 @@ def parse(raw: str) -> dict[str, Any]:
 def profile(seconds: int) -> dict[str, Any]:
     """Run the service on a core of its own under load, and sample it for `seconds`."""
     bodies = make_bodies(ROOT / "model")
-    with registry(ROOT / "model") as (_, uri), tempfile.TemporaryDirectory() as folder:
+    with registry(ROOT / "model") as mlflow, tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
-        with ServiceProcess(uri, Path(folder), cores()[0]) as service:
+        with pinned_service(mlflow.address, Path(folder), cores()[0]) as service:
             url = f"{service.address}/predict"
             run_wrk(url, bodies, CONNECTIONS, 1, cores()[1])
-            record = ["uvx", "--quiet", PY_SPY, "record", "--pid", str(service.popen.pid)]
+            record = ["uvx", "--quiet", PY_SPY, "record", "--pid", str(service.process.pid)]
             record += ["--duration", str(seconds), "--rate", str(SAMPLES_PER_SECOND)]
             record += ["--format", "raw", "--output", str(raw), "--nonblocking"]
             with subprocess.Popen(record, stdout=subprocess.DEVNULL) as sampler:

@@ -14,7 +14,7 @@ import httpx
 
 from arithmetic.errors import UserError
 from benchmarks.results_file import ROOT
-from scripts.quickstart import free_port
+from scripts.server_process import free_port
 
 TEAM = ROOT / "deploy" / "team"
 FILES = ("-f", f"{TEAM}/compose.yaml", "-f", f"{ROOT}/tests/deploy/override.yaml")

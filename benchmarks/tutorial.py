@@ -20,7 +20,7 @@ from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, read, table, write
 from benchmarks.workspace import clone, environment
 from registry.commits import head
-from scripts.quickstart import free_port, request, wait_for
+from scripts.server_process import free_port, request, wait_for
 
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-run.md"
 HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
@@ -43,7 +43,7 @@ LINES_NOT_RUN = {  # by their first words
     "dvc gc": "asks before it deletes",
 }
 SERVERS = {"make serve": ("PORT", "readyz"), "mlflow ui": ("MLFLOW_PORT", "health")}
-START_SECONDS, SWAP_SECONDS = 300.0, 60.0  # at most; on a quiet machine ten and three
+SWAP_SECONDS = 60.0  # at most; on a quiet machine three
 END = "end of command"
 IDENTITY = {"GIT_AUTHOR_NAME": "reader", "GIT_AUTHOR_EMAIL": "reader@example.com"}
 IDENTITY |= {"GIT_COMMITTER_NAME": "reader", "GIT_COMMITTER_EMAIL": "reader@example.com"}
@@ -87,7 +87,7 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
             if server:
                 variable, path = SERVERS[server]
                 address = f"http://localhost:{ports[variable]}/{path}"
-                wait_for(address, f"run `{command}`", seconds=START_SECONDS)
+                wait_for(address, f"run `{command}`")
             rows.append({"command": command, "seconds": seconds_since(started), "output": output})
             promoted = re.match(r"version (\d+) of \S+ is Production now", output)
             if promoted and any(row["command"].endswith("make serve") for row in rows):

@@ -8,21 +8,16 @@ Production, so it never undoes a promotion or a rollback.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from arithmetic.errors import UserError, cli_errors
 from registry import MODEL_NAME, PRODUCTION
@@ -31,43 +26,9 @@ from registry.promotion import promote
 from registry.record import record
 from registry.versions import alias_target
 from scripts.experiment import ROOT, dvc
+from scripts.server_process import build_service, request, wait_for
 
 TRACKING_URI = f"http://127.0.0.1:{os.environ.get('TRACKING_PORT') or 5000}"  # of compose.yaml
-START_SECONDS = 90.0
-# Loopback never goes through a proxy of the environment.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def request(url: str, body: object = None) -> Any:
-    """GET, or POST a JSON body; return the JSON answer. Raise OSError or ValueError."""
-    data = None if body is None else json.dumps(body).encode()
-    message = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with _opener.open(message, timeout=10) as response:
-        text = response.read()
-    return json.loads(text) if text.startswith((b"{", b"[")) else {}
-
-
-def wait_for(
-    url: str,
-    hint: str,
-    process: subprocess.Popen[bytes] | None = None,
-    seconds: float | None = None,
-) -> None:
-    """Wait until `url` answers 200; raise UserError when it is late or `process` ended."""
-    deadline = time.monotonic() + (seconds or START_SECONDS)
-    reason = ""
-    while time.monotonic() < deadline and (process is None or process.poll() is None):
-        try:
-            request(url)
-            return
-        except urllib.error.HTTPError as error:  # 503 while it loads the model
-            reason = error.read().decode(errors="replace")[:300] or str(error)
-        except OSError as error:  # not listening yet
-            reason = str(error)
-        time.sleep(0.05)
-    if process is not None and process.poll() is not None:
-        reason = f"the process ended with status {process.returncode}"
-    raise UserError(f"{url} is not ready: {reason}", hint)
 
 
 @registry_errors()
@@ -91,36 +52,16 @@ def reproduce_and_promote() -> str:
 
 @contextmanager
 def local_service() -> Iterator[str]:
-    """Run `python -m serving` on PORT or a free port; yield its address when it is ready."""
-    port = os.environ.get("PORT") or str(free_port())
-    address = f"http://127.0.0.1:{port}"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("API_KEYS")}
-    environment |= {
-        "PORT": port,
-        "HOST": "127.0.0.1",
-        "ROOT_PATH": "",
-        "MODEL_URI": f"models:/{MODEL_NAME}@{PRODUCTION}",
-    }
-    command, nothing = [sys.executable, "-m", "serving"], subprocess.DEVNULL
-    with (
-        tempfile.NamedTemporaryFile(prefix="arithmetic-lm-", suffix=".log", delete=False) as log,
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=nothing, stdout=log, stderr=log
-        ) as process,
-    ):
-        try:
-            wait_for(f"{address}/readyz", f"its log is {log.name}", process)
-            yield address
-            Path(log.name).unlink()
-        finally:
-            process.terminate()
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Run the service on PORT or a free port; yield its address when it is ready."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("API_KEYS")}
+    variables |= {"ROOT_PATH": "", "MODEL_URI": f"models:/{MODEL_NAME}@{PRODUCTION}"}
+    with tempfile.NamedTemporaryFile(prefix="arithmetic-lm-", suffix=".log", delete=False) as file:
+        log = Path(file.name)
+    service = build_service(log, variables, os.environ.get("PORT", ""))
+    service.hint = f"its log is {log}"
+    with service:
+        yield service.address
+    log.unlink()
 
 
 def ask(address: str) -> str:

@@ -11,11 +11,7 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,8 @@ from registry.client import open_client
 from registry.promotion import promote
 from scripts.experiment import ROOT, dvc
 from scripts.experiment import run as run_experiment
-from scripts.quickstart import free_port, local_service, reproduce_and_promote, request, wait_for
+from scripts.quickstart import local_service, reproduce_and_promote
+from scripts.server_process import build_mlflow, request
 
 ASSETS = ROOT / "docs" / "assets"
 EXPERIMENTS = ("positional-attention", "grpo")  # versions 1 and 2
@@ -121,23 +118,6 @@ def save(page: Page, name: str, **options: Any) -> None:
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB", flush=True)
 
 
-@contextmanager
-def mlflow_pages(folder: Path) -> Iterator[str]:
-    """Serve the store of MLFLOW_TRACKING_URI; yield the address of its pages."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", "start `mlflow ui` to see why", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def register_versions(folder: Path) -> None:
     """Fill a store in `folder`, which is that of this process from now on."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
@@ -158,8 +138,8 @@ def main() -> None:
             register_versions(folder)
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
             take_plots(browser, folder / "plots")
-            with mlflow_pages(folder) as address:
-                take_mlflow(browser, address)
+            with build_mlflow(folder) as mlflow:
+                take_mlflow(browser, mlflow.address)
             with local_service() as address:
                 for name in PICTURES:
                     take_playground(browser, address, name)

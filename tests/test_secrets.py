@@ -12,7 +12,8 @@ import pytest
 from benchmarks.results_file import ROOT
 from benchmarks.workspace import environment
 from registry import MODEL_NAME
-from tests.mlflow_server import run_mlflow_server, write_basic_auth
+from scripts.server_process import build_mlflow
+from tests.basic_auth import write_basic_auth
 from tests.serving.service_process import question, run_service
 from tests.small_project import dvc, run
 
@@ -36,11 +37,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(config / "basic-auth.ini"))
         patch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "any")
-        with run_mlflow_server(folder, "--app-name=basic-auth") as address:
+        with build_mlflow(folder, "--app-name=basic-auth") as mlflow:
             yield (
                 folder,
                 {
-                    "MLFLOW_TRACKING_URI": address,
+                    "MLFLOW_TRACKING_URI": mlflow.address,
                     "MLFLOW_TRACKING_USERNAME": "admin",
                     "MLFLOW_TRACKING_PASSWORD": PASSWORD,
                 },

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from scripts.server_process import ROOT
 from serving.metrics import Metrics
-from tests.serving.service_process import ROOT
 
 TEAM = ROOT / "deploy" / "team"
 needs_promtool = pytest.mark.skipif(

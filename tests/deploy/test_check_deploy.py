@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.serving.service_process import ROOT
+from scripts.server_process import ROOT
 
 TOOLS = {"docker-compose": "docker-compose", "nginx": "nginx", "promtool": "prometheus"}
 PATH = f"{os.environ['PATH']}:/usr/sbin"

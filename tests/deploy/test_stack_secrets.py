@@ -3,7 +3,7 @@
 import re
 import subprocess
 
-from tests.serving.service_process import ROOT
+from scripts.server_process import ROOT
 
 TEAM = ROOT / "deploy" / "team"
 

@@ -12,7 +12,7 @@ import pytest
 
 from registry.client import open_client
 from registry.record import record
-from tests.mlflow_server import run_mlflow_server
+from scripts.server_process import build_mlflow
 from tests.registry.project import make_project
 
 
@@ -84,9 +84,9 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Let the store be behind an MLflow server, which serves the artifacts too."""
-    with run_mlflow_server(store) as address:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        yield address
+    with build_mlflow(store) as mlflow:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.address)
+        yield mlflow.address
 
 
 def use_store(patch: pytest.MonkeyPatch, folder: Path) -> Path:

@@ -5,16 +5,12 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.quickstart import free_port, wait_for
-
-ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 120.0
+from scripts.server_process import build_service
 
 
 @dataclass
@@ -67,30 +63,14 @@ def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes
 
 @contextmanager
 def run_service(log: Path, ready: bool = True, **settings: object) -> Iterator[Service]:
-    """Run `python -m serving`; end it by SIGTERM, and by force if that fails.
+    """Run `python -m serving`; end it by SIGTERM.
 
     Args:
         ready: wait until it has a model, else until it listens.
         settings: the environment; None removes a variable.
     """
-    port = free_port()
-    changes = {"PORT": port, "OMP_NUM_THREADS": 1, **settings}
-    kept = {name: value for name, value in os.environ.items() if name not in changes}
-    given = {name: str(value) for name, value in changes.items() if value is not None}
-    command = [sys.executable, "-m", "serving"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=kept | given, stdout=output, stderr=output
-        )
-    service = Service(process, port, log)
-    try:
-        path = "readyz" if ready else "livez"
-        wait_for(service.address + path, "", process, START_SECONDS)
-        yield service
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    merged = {**os.environ, "OMP_NUM_THREADS": 1, **settings}
+    variables = {name: str(value) for name, value in merged.items() if value is not None}
+    path = "/readyz" if ready else "/livez"
+    with build_service(log, variables, ready=path) as server:
+        yield Service(server.process, server.port, log)

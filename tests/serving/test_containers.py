@@ -5,7 +5,7 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-from tests.serving.service_process import ROOT
+from scripts.server_process import ROOT
 
 CACHE = "/var/cache/arithmetic-lm"
 

@@ -13,9 +13,9 @@ import pytest
 from registry import MODEL_NAME
 from registry.download import resolve
 from registry.record import record
-from scripts.quickstart import free_port
+from scripts.server_process import build_mlflow, free_port
+from tests.basic_auth import write_basic_auth
 from tests.docker_engine import build_image, docker, require_engine
-from tests.mlflow_server import run_mlflow_server, write_basic_auth
 from tests.registry.project import make_project
 from tests.serving.conftest import wait_until
 from tests.serving.service_process import Service, question
@@ -84,15 +84,15 @@ def signed(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sig
         patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         patch.setenv("SIGNING_KEY", str(keys / "private.pem"))
         hosts = f"--allowed-hosts={gateway}:*,{SERVER}:*"
-        with run_mlflow_server(folder, "--app-name=basic-auth", hosts, host=gateway) as address:
-            patch.setenv("MLFLOW_TRACKING_URI", address)
+        with build_mlflow(folder, "--app-name=basic-auth", hosts, host=gateway) as server:
+            patch.setenv("MLFLOW_TRACKING_URI", server.address)
             patch.setenv("no_proxy", gateway)
             for seed in (1, 2):
                 record(make_project(folder / f"project-{seed}", seed))
             options = (
                 f"--network={network}",
                 f"--add-host={SERVER}:{gateway}",
-                f"--env=MLFLOW_TRACKING_URI={address.replace(gateway, SERVER)}",
+                f"--env=MLFLOW_TRACKING_URI={server.address.replace(gateway, SERVER)}",
                 "--env=MLFLOW_TRACKING_USERNAME",
                 "--env=MLFLOW_TRACKING_PASSWORD",
                 f"--env=MODEL_URI={MODEL_URI}",

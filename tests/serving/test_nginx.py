@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.quickstart import free_port
+from scripts.server_process import ROOT, ServerProcess, free_port
 from tests.serving import service_process
 from tests.serving.model_directories import make_model
-from tests.serving.service_process import ROOT, Service, question, run_service
+from tests.serving.service_process import Service, question, run_service
 
 SOURCE = ROOT / "deploy" / "nginx"
 NGINX = os.environ.get("NGINX_BINARY") or shutil.which(
@@ -64,22 +63,10 @@ def run_nginx(folder: Path, mode: str, production: int, candidate: int) -> Itera
         name = "site.conf" if file.name == f"{mode}.conf" else file.name
         (folder / name).write_text(text)
     command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    service = Service(process, port, folder / "log")
-    try:
-        deadline = time.monotonic() + 15
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                service.get("/livez")
-                break
-            except OSError:
-                time.sleep(0.05)
-        assert process.poll() is None, service.log.read_text()
-        yield service
-    finally:
-        process.terminate()
-        process.wait(10)
+    # The mirror's own server answers without a service too.
+    address = f"http://127.0.0.1:{sink if mode == 'mirror' else port}"
+    with ServerProcess(command, address, "/livez", folder / "log", os.environ) as nginx:
+        yield Service(nginx.process, port, nginx.log)
 
 
 def ask(nginx: Service, count: int) -> list[float]:

@@ -12,9 +12,9 @@ import pytest
 from registry import MODEL_NAME
 from registry.client import open_client
 from registry.record import record
-from tests.mlflow_server import run_mlflow_server
+from scripts.server_process import ROOT, build_mlflow
 from tests.registry.project import make_project
-from tests.serving.service_process import ROOT, question, run_service
+from tests.serving.service_process import question, run_service
 
 BLOCKED_PROXY = dict.fromkeys(
     ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9"
@@ -88,8 +88,8 @@ def test_a_path_prefix_is_kept_and_logs_are_json(tmp_path, exact_model):
 def mlflow_server(tmp_path):
     """Run an MLflow server over an empty store; return its address."""
     (tmp_path / "mlflow").mkdir()
-    with run_mlflow_server(tmp_path / "mlflow") as address:
-        yield address
+    with build_mlflow(tmp_path / "mlflow") as mlflow:
+        yield mlflow.address
 
 
 def test_a_real_registry_is_followed_past_a_proxy_and_its_loss_survived(

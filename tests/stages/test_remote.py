@@ -4,7 +4,6 @@ The S3 server is rclone's (`rclone serve s3`): it checks signatures.
 """
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from registry.dvc_lock import check_workspace, read_lock
+from scripts.server_process import free_port
 from tests.small_project import ROOT, dvc, git, run
 
 KEYS = {
@@ -29,9 +29,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Run an S3 server on loopback with a bucket `shared`; yield the variables that name it."""
     folder = tmp_path_factory.mktemp("s3")
     (folder / "data" / "shared").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [str(Path(sys.executable).parent / "rclone"), "serve", "s3", str(folder / "data")]
     command += ["--addr", address, "--config", "", "--log-file", str(folder / "log")]
     command += ["--auth-key", f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"]

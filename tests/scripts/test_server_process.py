@@ -1,15 +1,19 @@
-"""The quickstart's way to wait for a service and to ask it."""
+"""Servers that are late, end or ignore SIGTERM, and how they are asked."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from arithmetic.errors import UserError
-from scripts import quickstart
+from scripts import server_process
+from scripts.server_process import ServerProcess, free_port, wait_for
 
 
 class Service(BaseHTTPRequestHandler):
@@ -43,7 +47,7 @@ def address():
 
 def test_loopback_never_goes_through_a_proxy(address):
     code = (
-        "from scripts.quickstart import request, wait_for\n"
+        "from scripts.server_process import request, wait_for\n"
         f"wait_for({address!r} + '/readyz', '')\n"
         f"print(request({address!r} + '/predict', {{'equation': '1+1='}}))"
     )
@@ -54,14 +58,26 @@ def test_loopback_never_goes_through_a_proxy(address):
     assert done.stdout == "{'equation': '1+1='}\n", done.stderr
 
 
-def test_a_service_that_does_not_become_ready_gives_its_reason(address, monkeypatch):
-    monkeypatch.setattr(quickstart, "START_SECONDS", 0.5)
+def test_a_service_that_does_not_become_ready_gives_its_reason(address):
     with pytest.raises(UserError, match="the self-test failed") as error:
-        quickstart.wait_for(f"{address}/loading", "its log is x.log")
+        wait_for(f"{address}/loading", "its log is x.log", seconds=0.5)
     assert error.value.hint == "its log is x.log"
 
 
-def test_a_service_that_ends_is_not_waited_for():
-    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(UserError, match="the process ended with status 3"):
-        quickstart.wait_for("http://127.0.0.1:9/readyz", "", process)
+def run(log: Path, script: str) -> ServerProcess:
+    port = free_port()
+    command = ["bash", "-c", script.format(python=sys.executable, port=port)]
+    return ServerProcess(command, f"http://127.0.0.1:{port}", "/", log, os.environ, "its log")
+
+
+def test_a_server_that_ends_shows_the_end_of_its_log(tmp_path):
+    with pytest.raises(UserError, match=r"ended with status 3\nno model$") as error:
+        run(tmp_path / "log", "echo no model; exit 3").start()
+    assert error.value.hint == "its log"
+
+
+def test_a_server_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_process, "STOP_SECONDS", 0.1)
+    ignoring = "trap '' TERM; exec {python} -m http.server --bind 127.0.0.1 {port}"
+    with run(tmp_path / "log", ignoring) as server:
+        assert server.stop() == -signal.SIGKILL

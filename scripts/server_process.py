@@ -1,0 +1,156 @@
+"""Start the service, MLflow or another server as a process, wait until it answers, and end it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from arithmetic.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+START_SECONDS, STOP_SECONDS = 300.0, 60.0  # on a busy machine
+# Loopback never goes through a proxy of the environment.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def request(url: str, body: object = None) -> Any:
+    """GET, or POST a JSON body; return the JSON answer. Raise OSError or ValueError."""
+    data = None if body is None else json.dumps(body).encode()
+    message = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with _opener.open(message, timeout=10) as response:
+        return json.load(response)
+
+
+def wait_for(
+    url: str,
+    hint: str,
+    process: subprocess.Popen[bytes] | None = None,
+    seconds: float = START_SECONDS,
+) -> None:
+    """Wait until `url` answers 200; raise UserError when it is late or `process` ended."""
+    deadline = time.monotonic() + seconds
+    reason = ""
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        try:
+            _opener.open(url, timeout=10).close()
+            return
+        except urllib.error.HTTPError as error:  # 503 while it loads the model
+            reason = error.read().decode(errors="replace")[:300] or str(error)
+        except OSError as error:  # not listening yet
+            reason = str(error)
+        time.sleep(0.05)
+    if process is not None and process.poll() is not None:
+        reason = f"the process ended with status {process.returncode}"
+    raise UserError(f"{url} is not ready: {reason}", hint)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class ServerProcess:
+    """Run a server as a process group of its own; `start` again uses the same port.
+
+    Attributes:
+        ready: the path that answers 200 when it serves.
+        log: a file that its output is appended to.
+        hint: of the error when it does not become ready.
+    """
+
+    command: list[str]
+    address: str
+    ready: str
+    log: Path
+    environment: Mapping[str, str]
+    hint: str = ""
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def port(self) -> int:
+        """Return the port of the address."""
+        return int(self.address.rpartition(":")[2])
+
+    def start(self) -> float:
+        """Start it and wait until it is ready; return the seconds.
+
+        Raises:
+            UserError: it ended or is late; with the end of its log.
+        """
+        started = time.perf_counter()
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            wait_for(self.address + self.ready, self.hint, self.process)
+        except UserError as error:
+            end = self.log.read_text(errors="replace")[-1200:]
+            raise UserError(f"{error}\n{end}".strip(), self.hint) from None
+        return time.perf_counter() - started
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal to the process group, SIGKILL after a while; return the exit status."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+            try:
+                return self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:  # Ctrl-C too
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def build_service(
+    log: Path, environment: Mapping[str, str], port: str = "", ready: str = "/readyz"
+) -> ServerProcess:
+    """Return the service on loopback, on a free port unless there is one."""
+    port = port or str(free_port())
+    variables = {**environment, "HOST": "127.0.0.1", "PORT": port}
+    command = [sys.executable, "-m", "serving"]
+    return ServerProcess(command, f"http://127.0.0.1:{port}", ready, log, variables)
+
+
+def build_mlflow(
+    folder: Path,
+    *options: str,
+    host: str = "127.0.0.1",
+    environment: Mapping[str, str] = os.environ,
+) -> ServerProcess:
+    """Return MLflow on a free port, with the store `mlflow.db` and the artifacts in `folder`."""
+    port = free_port(host)
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", *options]
+    command += ["--host", host, "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    # Without MLflow's job runner and its six workers.
+    variables = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return ServerProcess(command, f"http://{host}:{port}", "/health", folder / "log", variables)
