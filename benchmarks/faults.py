@@ -77,9 +77,8 @@ class Bench(NamedTuple):
 
     def promote(self, service: ServerProcess, version: str) -> float:
         """Move the alias by hand; return the seconds until the service serves the version."""
-        MlflowClient(self.mlflow.address).set_registered_model_alias(
-            MODEL_NAME, PRODUCTION, version
-        )
+        client = MlflowClient(self.mlflow.address)
+        client.set_registered_model_alias(MODEL_NAME, PRODUCTION, version)
         started = time.perf_counter()
         while time.perf_counter() - started < LONGEST_FOLLOW_SECONDS:
             if request(f"{service.address}/health")["model_version"] == version:

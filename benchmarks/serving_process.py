@@ -72,7 +72,7 @@ def registry(model: Path) -> Iterator[ServerProcess]:
     """
     with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as scratch:
         folder = Path(scratch)
-        with pin(build_mlflow(folder, environment=environment()), cores()[1]) as server:
+        with pin(build_mlflow(folder, variables=environment()), cores()[1]) as server:
             mlflow.set_tracking_uri(server.address)
             for version in ("1", "2", "3"):
                 directory = Path(shutil.copytree(model, folder / version / "model"))

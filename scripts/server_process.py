@@ -30,14 +30,9 @@ def request(url: str, body: object = None) -> Any:
         return json.load(response)
 
 
-def wait_for(
-    url: str,
-    hint: str,
-    process: subprocess.Popen[bytes] | None = None,
-    seconds: float = START_SECONDS,
-) -> None:
+def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None) -> None:
     """Wait until `url` answers 200; raise UserError when it is late or `process` ended."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + START_SECONDS
     reason = ""
     while time.monotonic() < deadline and (process is None or process.poll() is None):
         try:
@@ -130,20 +125,17 @@ class ServerProcess:
 
 
 def build_service(
-    log: Path, environment: Mapping[str, str], port: str = "", ready: str = "/readyz"
+    log: Path, variables: Mapping[str, str], port: str = "", ready: str = "/readyz"
 ) -> ServerProcess:
-    """Return the service on loopback, on a free port unless there is one."""
+    """Return the service on loopback, on `port` or a free one."""
     port = port or str(free_port())
-    variables = {**environment, "HOST": "127.0.0.1", "PORT": port}
+    environment = {**variables, "HOST": "127.0.0.1", "PORT": port}
     command = [sys.executable, "-m", "serving"]
-    return ServerProcess(command, f"http://127.0.0.1:{port}", ready, log, variables)
+    return ServerProcess(command, f"http://127.0.0.1:{port}", ready, log, environment)
 
 
 def build_mlflow(
-    folder: Path,
-    *options: str,
-    host: str = "127.0.0.1",
-    environment: Mapping[str, str] = os.environ,
+    folder: Path, *options: str, host: str = "127.0.0.1", variables: Mapping[str, str] = os.environ
 ) -> ServerProcess:
     """Return MLflow on a free port, with the store `mlflow.db` and the artifacts in `folder`."""
     port = free_port(host)
@@ -151,6 +143,6 @@ def build_mlflow(
     command += ["--host", host, "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
-    # Without MLflow's job runner and its six workers.
-    variables = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return ServerProcess(command, f"http://{host}:{port}", "/health", folder / "log", variables)
+    # MLflow's job runner has six workers.
+    without_jobs = {**variables, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return ServerProcess(command, f"http://{host}:{port}", "/health", folder / "log", without_jobs)

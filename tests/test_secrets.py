@@ -38,14 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
         patch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(config / "basic-auth.ini"))
         patch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "any")
         with build_mlflow(folder, "--app-name=basic-auth") as mlflow:
-            yield (
-                folder,
-                {
-                    "MLFLOW_TRACKING_URI": mlflow.address,
-                    "MLFLOW_TRACKING_USERNAME": "admin",
-                    "MLFLOW_TRACKING_PASSWORD": PASSWORD,
-                },
-            )
+            user = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+            yield folder, {"MLFLOW_TRACKING_URI": mlflow.address, **user}
 
 
 @pytest.mark.slow

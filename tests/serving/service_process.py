@@ -62,15 +62,14 @@ def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes
 
 
 @contextmanager
-def run_service(log: Path, ready: bool = True, **settings: object) -> Iterator[Service]:
+def run_service(log: Path, ready: str = "/readyz", **settings: object) -> Iterator[Service]:
     """Run `python -m serving`; end it by SIGTERM.
 
     Args:
-        ready: wait until it has a model, else until it listens.
+        ready: the path to wait for; /livez answers without a model.
         settings: the environment; None removes a variable.
     """
     merged = {**os.environ, "OMP_NUM_THREADS": 1, **settings}
     variables = {name: str(value) for name, value in merged.items() if value is not None}
-    path = "/readyz" if ready else "/livez"
-    with build_service(log, variables, ready=path) as server:
+    with build_service(log, variables, ready=ready) as server:
         yield Service(server.process, server.port, log)

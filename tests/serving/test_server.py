@@ -84,7 +84,7 @@ def test_the_grace_period_ends_what_does_not_end_itself(tmp_path, exact_model):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_starting_ends_it_with_status_0(tmp_path, exact_model, number):
-    with run_service(tmp_path / "log", ready=False, MODEL_URI=exact_model) as service:
+    with run_service(tmp_path / "log", ready="/livez", MODEL_URI=exact_model) as service:
         service.process.send_signal(number)
         assert service.process.wait(10) == 0
     assert "Traceback" not in service.log.read_text()
