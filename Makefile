@@ -60,7 +60,7 @@ lock: setup ## write the lock files from requirements/*.in
 	@uv pip compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' \
 		-c requirements/dev.lock requirements/ray.in -o requirements/ray.lock
 test: setup lint ## lint, check types and run all tests
-	@python -m pytest -n 2 --dist loadfile
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 lint: setup ## check style and types
 	@ruff check --quiet . && ruff format --check --quiet . && mypy
 format: setup ## format the code and fix style where ruff can
