@@ -27,8 +27,17 @@ TINY: Changes = {
     "evaluate": {"lowest_margins": 20, "random_sample": 20},
 }
 FIRST_VERSION = "a4cc569"  # the first version of this repository, with which some compare
-# Settings of a user's shell that would reach the user's registry, keys or experiment.
-USER_SETTINGS = ("MLFLOW_", "DVC_EXP_", "DVC_STAGE", "DVC_ROOT", "SIGNING_KEY", "GIT_", "RAY_")
+# Settings of a shell, or of a make around, that would reach the user's registry, keys or outputs.
+USER_SETTINGS = (
+    "MLFLOW_",
+    "DVC_EXP_",
+    "DVC_STAGE",
+    "DVC_ROOT",
+    "SIGNING_KEY",
+    "GIT_",
+    "RAY_",
+    "MAKE",
+)
 LEFT_BEHIND = ("docs/", "tests/", "metrics/", "benchmarks/results/", "dvc.lock")
 OWN_CACHE = "[cache]\n    dir = cache\n"
 
