@@ -31,10 +31,10 @@ def find_commit(root: Path, lock: DvcLock) -> str | None:
         # Parsing is slow, so what cannot be it is passed over: each MD5 must be there.
         if all(md5.encode() in content for md5 in lock.outs.values()):
             try:
-                found = parse_lock(parse_yaml(content, "dvc.lock"))
+                candidate = parse_lock(parse_yaml(content, "dvc.lock"))
             except (InvalidParamsError, StaleWorkspaceError):
                 continue
-            if found.digest == lock.digest:
+            if candidate.digest == lock.digest:
                 return commit
     return None
 

@@ -11,6 +11,7 @@ pickle, no path of the registry's choosing. Needs mlflow-skinny and a server, or
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,10 +102,8 @@ def download(ref: ModelVersionRef, into: Path) -> Path:
         return verify(Path(ref.source), ref.digest)
     target = into / f"{ref.name}-{ref.version}-{ref.digest[:12]}"
     if target.is_dir():
-        try:
+        with suppress(InvalidModelError):  # damaged, or signed since: fetched anew
             return verify(target, ref.digest)
-        except InvalidModelError:
-            shutil.rmtree(target)  # damaged, or signed since: fetched anew
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into, prefix=".download-") as scratch:
         directory = _fetch(ref, Path(scratch))
@@ -112,6 +111,7 @@ def download(ref: ModelVersionRef, into: Path) -> Path:
         signature = signing.signature_path(directory)
         if signature.is_file():
             signature.replace(signing.signature_path(target))
+        shutil.rmtree(target, ignore_errors=True)
         directory.rename(target)
     return target
 

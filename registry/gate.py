@@ -1,4 +1,4 @@
-"""Decide whether a model may go to Production: pure rules over evaluation reports.
+"""Decide whether a model may go to Production, by its evaluation and the gate of params.yaml.
 
 `registry.promotion` fetches the reports; `stages.params` validates its params by the same `Gate`.
 """

@@ -33,17 +33,17 @@ _EVALUATION = (
 def numbers(root: Path, report: dict[str, Any]) -> dict[str, float]:
     """Return the metrics without steps: of reports/evaluation.json and reports/training.json."""
     training = json.loads((root / "reports" / "training.json").read_bytes())
-    found = {f"evaluation/{key}": report.get(key) for key in _EVALUATION}
+    metrics = {f"evaluation/{key}": report.get(key) for key in _EVALUATION}
     for symbol, counts in report.get("by_operation", {}).items():
-        found[f"evaluation/errors_{OPERATIONS[symbol].name}"] = counts["errors"]
-    found["evaluation/error_rate_bound"] = report.get("sampled", {}).get("error_rate_bound")
-    found["never_trained_on/errors"] = report.get("never_trained_on", {}).get("errors")
+        metrics[f"evaluation/errors_{OPERATIONS[symbol].name}"] = counts["errors"]
+    metrics["evaluation/error_rate_bound"] = report.get("sampled", {}).get("error_rate_bound")
+    metrics["never_trained_on/errors"] = report.get("never_trained_on", {}).get("errors")
     for key in ("errors", "exact_match"):
-        found[f"test/{key}"] = report.get("test", {}).get(key)
+        metrics[f"test/{key}"] = report.get("test", {}).get(key)
     for key in ("parameters", "steps", "best_step"):
-        found[f"train/{key}"] = training.get(key)
-    found |= {f"grpo/{key}": value for key, value in training.get("grpo", {}).items()}
-    return {key: float(value) for key, value in found.items() if value is not None}
+        metrics[f"train/{key}"] = training.get(key)
+    metrics |= {f"grpo/{key}": value for key, value in training.get("grpo", {}).items()}
+    return {key: float(value) for key, value in metrics.items() if value is not None}
 
 
 def curves(root: Path) -> dict[int, dict[str, float]]:

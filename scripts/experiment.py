@@ -58,10 +58,10 @@ def find_experiment(name: str, baseline: str, root: Path = ROOT) -> str:
     Raises:
         UserError: there is none of that name on the commit `baseline`.
     """
-    found = git(root, "rev-parse", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}")
-    if found is None:
+    commit = git(root, "rev-parse", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}")
+    if commit is None:
         raise UserError(f"the experiment {name} of {baseline[:12]} is gone", "run it again")
-    return found.decode().strip()
+    return commit.decode().strip()
 
 
 def run(name: str) -> None:

@@ -1,11 +1,11 @@
 """Show a second version beside the served one: POST /compare asks the service at COMPARE_URL."""
 
+import http.client
+import urllib.request
 from functools import partial
-from http.client import HTTPException
-from urllib.request import ProxyHandler, Request, build_opener
 
-import starlette.requests
-from starlette.exceptions import HTTPException as StatusError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.error_handlers import ModelUnavailableError
@@ -14,11 +14,11 @@ from serving.schemas import ExplainRequest
 from serving.settings import Settings
 
 
-async def compare(request: starlette.requests.Request) -> Response:
+async def compare(request: Request) -> Response:
     """Return POST /explain of the service at COMPARE_URL; 404 where none is set."""
     settings: Settings = request.app.state.settings
     if not settings.compare_url:
-        raise StatusError(404, "COMPARE_URL is not set")
+        raise HTTPException(404, "COMPARE_URL is not set")
     body = await parse_body(ExplainRequest, request.scope, request.receive)
     key = request.headers.get("x-api-key", "")
     call = partial(_ask, settings, body.model_dump_json().encode(), key)
@@ -29,11 +29,10 @@ async def compare(request: starlette.requests.Request) -> Response:
 def _ask(settings: Settings, body: bytes, key: str) -> bytes:
     url = f"{settings.compare_url.rstrip('/')}/explain"
     headers = {"Content-Type": "application/json", "X-API-Key": key}
-    question = Request(url, body, headers)
+    question = urllib.request.Request(url, body, headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with build_opener(ProxyHandler({})).open(
-            question, timeout=settings.deadline_seconds
-        ) as file:
+        with opener.open(question, timeout=settings.deadline_seconds) as file:
             return bytes(file.read())
-    except (OSError, HTTPException) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise ModelUnavailableError(f"{url}: {error}") from error

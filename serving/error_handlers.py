@@ -103,8 +103,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [json_safe(entry) for entry in error.errors()[:MAX_REPORTED_ERRORS]]
     if route_path(request).startswith(("/invocations", "/v2")):
-        places = [".".join(map(str, entry["loc"][1:])) for entry in errors]
-        texts = [f"{place}: {e['msg']}" for place, e in zip(places, errors, strict=True)]
+        texts = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in errors]
         return await _on_http_error(request, HTTPException(400, "; ".join(texts)))
     return JSONResponse({"detail": errors}, 422)
 

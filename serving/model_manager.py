@@ -107,8 +107,9 @@ class ModelManager:
         """Return the versions that are not served although they are registered, with reasons."""
         failures = self._failures.copy()
         reasons = {version.version: failure.reason for version, failure in failures.items()}
-        if self._named and (reason := self._state.rejected.get(self._named.digest)):
-            reasons[self._named.version] = reason
+        named = self._named
+        if named is not None and (reason := self._state.rejected.get(named.digest)):
+            reasons[named.version] = reason
         return reasons
 
     # Polling, in the manager's thread

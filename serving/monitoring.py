@@ -73,7 +73,7 @@ def count_inputs(equations: Sequence[Equation], grammar: Grammar) -> Profile:
 
 
 class VersionStats:
-    """Count the checked answers of one loaded version; only the monitor's thread writes.
+    """Count the checked answers of one loaded version, in the monitor's thread.
 
     The error rate that can reject a version is over the latest `WINDOW` *distinct* questions: a
     question that is answered wrongly counts once, so repeating it cannot bring a version down.

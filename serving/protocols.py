@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.loaded_model import LoadedModel
-from serving.predict import PlainRoute, predict_many, read_request
+from serving.predict import PlainRoute, parse_body, predict_many, read_request
 from serving.schemas import MAX_EQUATIONS
 
 MLFLOW_VERSION = "3.17.2"  # tests compare with this version's own server
@@ -153,6 +153,7 @@ def _find_model(request: Request) -> LoadedModel:
         raise HTTPException(
             404, f"version {number} of {name} is not served; {served.version} of {served.name} is"
         )
+    request.state.version = served.version
     return model
 
 
@@ -197,8 +198,8 @@ async def model_ready(request: Request) -> Response:
 
 async def infer(request: Request) -> Response:
     """Answer a tensor of equations."""
-    _find_model(request)
-    body, model = await read_request(InferRequest, request)
+    model = _find_model(request)  # kept, since a swap can happen while the body arrives
+    body = await parse_body(InferRequest, request.scope, request.receive)
     tensor = body.inputs[0]
     answers = [answer.text for answer in await predict_many(model, tensor.data)]
     content: dict[str, Any] = {

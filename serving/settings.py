@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     """File with the same entries, one a line."""
     poll_seconds: Seconds = 1.0
-    """Time between two looks at the registry."""
+    """Time between two looks at the registry and at the error rate."""
     max_batch_size: Annotated[int, Field(ge=2, le=1024)] = 64
     """Most equations in one call of the model."""
     queue_limit: Annotated[int, Field(ge=1024, le=1_000_000)] = 4096

@@ -144,6 +144,10 @@ def test_signed_version_is_downloaded_with_the_trusted_key(signed, tmp_path, mon
     monkeypatch.setenv("TRUSTED_KEY", str(public))
     directory = download.download(ref, tmp_path / "models")
     assert verify(directory, ref.digest) == directory
+    monkeypatch.setenv("TRUSTED_KEY", str(tmp_path / "lost.pem"))
+    with pytest.raises(InvalidModelError, match=r"lost\.pem"):
+        download.download(ref, tmp_path / "models")
+    assert artifacts.digest(directory) == ref.digest
 
 
 @pytest.mark.parametrize("case", ["foreign key", "no signature", "edited signature", "of another"])

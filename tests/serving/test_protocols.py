@@ -88,7 +88,8 @@ def test_probes_answer_as_mlflows_own_server(client, mlflow_server, path):
 def test_a_body_that_is_not_valid_json_is_400_in_the_protocols_form(client, path, content):
     response = client.post(path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 400
-    assert response.json().keys() <= {"error_code", "message", "error"}
+    answer = response.json()
+    assert answer.get("message", answer.get("error")).startswith("body")
 
 
 @pytest.mark.parametrize(("count", "status"), [(1024, 200), (1025, 400)])
