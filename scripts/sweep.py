@@ -94,7 +94,9 @@ def run_pipeline(params: str) -> bytes:
 def unpack(archive: bytes, folder: str) -> None:
     """Write the files of a tar archive."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
+        # Before Python 3.11.4 members are not checked.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(folder)
 
 
 def register(archive: bytes) -> Recorded:

@@ -38,10 +38,10 @@ def children(process: int | str) -> list[str]:
     return Path(f"/proc/{process}/task/{process}/children").read_text().split()
 
 
-def kill_a_task(nodes: "Cluster") -> None:
+def kill_a_task(nodes: "Cluster", sweep: "subprocess.Popen[str]") -> None:
     """Kill one worker of the cluster while its stages run."""
     raylets = [node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes()]
-    while True:
+    while sweep.poll() is None:
         for worker in [child for raylet in raylets for child in children(raylet)]:
             with suppress(FileNotFoundError):
                 name = Path(f"/proc/{worker}/cmdline").read_text()
@@ -49,12 +49,13 @@ def kill_a_task(nodes: "Cluster") -> None:
                     os.kill(int(worker), signal.SIGKILL)
                     return
         time.sleep(0.05)
+    raise AssertionError(sweep.communicate())
 
 
 @pytest.mark.slow
 def test_seeds_become_runs_below_one_parent_though_a_task_is_killed(project, nodes):
     process = start_sweep(project, nodes.address, "train.seed=2,3", "evaluate.random_sample=21")
-    kill_a_task(nodes)
+    kill_a_task(nodes, process)
     output, errors = process.communicate()
     assert process.returncode == 0, output + errors
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
