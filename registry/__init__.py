@@ -12,7 +12,7 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 MODEL_NAME = "arithmetic-lm"
 EXPERIMENT = "arithmetic-lm"
-PRODUCTION, PREVIOUS, CANDIDATE = "Production", "Previous", "Candidate"  # aliases
+PRODUCTION, PREVIOUS = "Production", "Previous"  # aliases
 
 MODEL_PATH = "artifacts/model"  # of the model directory within a version
 SIGNATURE_PATH = "artifacts/model.sig"  # only in a version registered with a SIGNING_KEY

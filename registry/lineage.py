@@ -84,7 +84,11 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
     yield from _commit_links(root, evaluation)
     for path, locked in evaluation.lock.data.items():
         cached = root / ".dvc" / "cache" / "files" / "md5" / locked[:2] / locked[2:]
-        is_here = any(p.is_file() and md5(p) == locked for p in (cached, root / path))
+        if cached.is_file() and md5(cached) != locked:
+            message = f"dvc.lock -> data: {cached} is damaged: MD5 {md5(cached)}"
+            raise BrokenLineageError(message, "delete it")
+        # A workspace with other data is no fault of this version.
+        is_here = cached.is_file() or ((root / path).is_file() and md5(root / path) == locked)
         text = f"{path} {locked}{'' if is_here else ' is not on this disk'}"
         yield Link("dvc.lock -> data", text, is_here)
 

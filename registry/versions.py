@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from arithmetic.errors import InvalidParamsError
 from registry import DIGEST_TAG, MODEL_NAME, REPORT_PATH, REPORT_TAG, RUN_TAG
 from registry.dvc_lock import DvcLock, md5_of_bytes, parse_lock, parse_yaml
-from registry.exceptions import BrokenLineageError, VersionNotFoundError
+from registry.exceptions import BrokenLineageError, StaleWorkspaceError, VersionNotFoundError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +53,11 @@ def get_evaluation(client: "MlflowClient", version: "ModelVersion") -> Evaluatio
         BrokenLineageError: there is none, it was edited, or it is of another model.
     """
     run = _get_run(client, version)
-    lock = parse_lock(parse_yaml(_read_artifact(client, run, "dvc.lock"), "the run's dvc.lock"))
+    try:
+        lock = parse_lock(parse_yaml(_read_artifact(client, run, "dvc.lock"), "its dvc.lock"))
+    except (InvalidParamsError, StaleWorkspaceError) as error:
+        message = f"run {run.info.run_id} has no valid dvc.lock: {error}"
+        raise BrokenLineageError(message, _REPAIR) from error
     check_link("run -> dvc.lock", lock.digest, run.data.tags.get(RUN_TAG))
     content = _read_artifact(client, run, REPORT_PATH)
     check_link("dvc.lock -> evaluation", md5_of_bytes(content), lock.outs[REPORT_PATH])

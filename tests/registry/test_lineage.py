@@ -7,6 +7,7 @@ import pytest
 
 from registry import DIGEST_TAG, MODEL_NAME
 from registry.client import open_client
+from registry.dvc_lock import read_lock
 from registry.exceptions import BrokenLineageError, VersionNotFoundError
 from registry.lineage import check_links
 from registry.record import record
@@ -92,6 +93,13 @@ def edit_code(root: Path, store: Path) -> None:
     git(root, "commit", "-q", "--amend", "-m", "Other code, same lock")
 
 
+def damage_cached_data(root: Path, store: Path) -> None:
+    md5 = read_lock(root).data["data/train.csv"]
+    cached = root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    cached.parent.mkdir(parents=True)
+    cached.write_text("damaged")
+
+
 def lose_run(root: Path, store: Path) -> None:
     client = open_client()
     client.delete_run(str(client.get_model_version(MODEL_NAME, "1").run_id))
@@ -104,6 +112,8 @@ def lose_run(root: Path, store: Path) -> None:
         lambda _, store: edit(artifact(store, "dvc.lock"), "seed: 1", "seed: 2"),
         edit_code,
         lose_run,
+        damage_cached_data,
+        lambda _, store: artifact(store, "dvc.lock").write_text("stages: ["),
         lambda _, store: artifact(store, "dvc.lock").unlink(),
         lambda _, store: shutil.rmtree(store / "mlartifacts" / "models"),
     ],

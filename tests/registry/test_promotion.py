@@ -1,5 +1,7 @@
 """Test promotion and rollback by aliases, through the gate."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from registry.exceptions import PromotionRefusedError, VersionNotFoundError
 from registry.gate import read_gate
 from registry.promotion import promote, rollback
 from registry.versions import alias_target
+from tests.small_project import ROOT
 
 
 @pytest.fixture
@@ -134,3 +137,11 @@ def test_candidate_service_must_have_answered_without_an_error(
         return
     with pytest.raises(PromotionRefusedError, match=clause):
         promote("1", params, candidate_url=url)
+
+
+def test_command_line_prints_error_and_hint(versions):
+    open_client()  # corrects the locations in the copy of the store, which it reports
+    command = [sys.executable, "-m", "registry.promotion", "99"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: arithmetic-lm has no version 99\nhint: ")

@@ -1,5 +1,6 @@
 """The real process: its start, its environment, a real registry, whatever it must not touch."""
 
+import http.client
 import json
 import os
 import socket
@@ -36,6 +37,28 @@ def test_a_bad_setting_and_a_busy_port_are_errors_with_a_hint(exact_model, monke
             assert f"error: {error}" in done.stderr
             assert "\nhint: " in done.stderr
             assert "Traceback" not in done.stderr
+
+
+def test_malformed_http_is_rejected_and_harms_nobody(tmp_path, exact_model):
+    good = question("1+1=")
+    chunked = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    malformed = {
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n": {400, 0},
+        b"GET /health HTTP/1.1\r\nnonsense\r\n\r\n": {400, 0},
+        good.replace(b"Content-Length: 20", b"Content-Length: -5"): {400, 0},
+        chunked + b"zz\r\n": {400, 0},
+        good.replace(b"POST", b"FROBNICATE"): {400, 405, 0},
+        good.replace(b"/predict", b"/../../etc/passwd"): {400, 404},
+    }
+    assert good not in malformed
+    with run_service(tmp_path / "log", MODEL_URI=exact_model) as service:
+        for raw, accepted in malformed.items():
+            try:
+                status = service.ask(raw)[0]
+            except (ConnectionError, http.client.HTTPException):
+                status = 0  # the connection is closed without an answer
+            assert status in accepted, raw
+            assert service.ask(good)[0] == 200
 
 
 def test_nothing_is_written_outside_the_cache_and_no_name_is_looked_up(tmp_path, exact_model):
