@@ -226,7 +226,10 @@ class Batcher:
     def _compute(self, batch: Sequence[Pending]) -> list[Result]:
         """Return results in order; if a call fails, each alone, so only the failing item fails."""
         try:
-            return [*self._answer([pending.equation for pending in batch])]
+            answers = self._answer([pending.equation for pending in batch])
+            if len(answers) != len(batch):
+                raise ValueError(f"{len(answers)} answers to {len(batch)} equations")
+            return [*answers]
         except Exception as error:
             if len(batch) == 1:
                 log.exception("the model failed on %s", batch[0].equation)

@@ -41,15 +41,15 @@ def load(
 ) -> dict[str, Any] | None:
     """Set model and optimizers to the state saved under this key; return its progress, if any.
 
-    Raises:
-        UserError: the file is damaged, which a kill does not do, but a power cut can.
+    A damaged file is ignored: a kill does not leave one, but a power cut can.
     """
     if not path.exists():
         return None
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
-    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
-        raise UserError(f"{path} is damaged", "delete it: the training starts anew") from error
+    except (RuntimeError, OSError, EOFError, UnpicklingError):
+        print(f"train: ignoring {path}, which is damaged", flush=True)
+        return None
     if state["key"] != key:
         return None
     model.load_state_dict(state["model"])

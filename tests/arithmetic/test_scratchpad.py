@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arithmetic.formats import build_columns
 from arithmetic.grammar import OPERATIONS, Grammar
+from arithmetic.scratchpad import OVERFLOW
 from arithmetic.tokenizer import VOCABULARY_SIZE
 
 
@@ -33,3 +36,23 @@ def test_generated_tokens_have_earlier_dependencies_and_names(operation, digits)
         assert all(source < index for source in dependencies)
     names = columns.names[prompt : columns.answer_start]
     assert len(set(names)) == len(names)
+
+
+@given(st.integers(0, 999), st.integers(1, 999))
+def test_long_division_doubles_the_divisor_until_it_outgrows_its_digits(a, b):
+    columns = build_columns("/", np.array([a]), np.array([b]), 3)
+    for factor in (2, 4, 8):
+        tokens = [int(columns[columns.names.index(f"{factor}b {i}")][0]) for i in range(3)]
+        if factor * b > 999:
+            assert OVERFLOW in tokens
+        else:
+            assert tokens == [factor * b // 10**i % 10 for i in range(3)]
+
+
+@given(st.integers(0, 999), st.integers(0, 999))
+def test_long_multiplication_writes_each_row(a, b):
+    columns = build_columns("*", np.array([a]), np.array([b]), 3)
+    for j in range(3):
+        names = [f"row {j} ones {i}" for i in range(3)] + [f"row {j} tens 2"]
+        digits = [int(columns[columns.names.index(name)][0]) for name in names]
+        assert sum(digit * 10**i for i, digit in enumerate(digits)) == a * (b // 10**j % 10)

@@ -173,6 +173,23 @@ async def test_of_a_failing_batch_only_the_failing_items_fail(heavy):
     assert [e.operand_1 for e, outcome in pairs if type(outcome) is not Answer] == failed
 
 
+async def test_a_model_that_answers_too_few_fails_instead_of_mixing_answers_up():
+    batcher = make_batcher(lambda equations: [answer(equations[0])])
+    results = await asyncio.gather(*map(batcher.submit, many(3, "+", 0)))
+    assert [result.text for result in results] == ["0+0=", "1+0=", "2+0="]
+
+
+async def test_a_bug_in_the_callback_harms_no_request():
+    def on_batch(*_):
+        raise RuntimeError("a bug in checking")
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    batcher = make_batcher(Model(), on_batch=on_batch)
+    for equation in many(3, "+", 9):
+        assert await batcher.submit(equation) == answer(equation)
+        await asyncio.sleep(0)
+
+
 def test_warm_up_finds_the_formats_that_are_heavier_than_others():
     def model(equations: Sequence[Equation]) -> list[Answer]:
         if equations[0].operation == "/":

@@ -11,7 +11,7 @@ import pytest
 
 from arithmetic import formats
 from arithmetic.artifacts import load_config
-from arithmetic.errors import UserError
+from arithmetic.errors import InvalidModelError, UserError
 from arithmetic.inference import OnnxModel
 from arithmetic.model import load_model
 from stages.certify import (
@@ -19,6 +19,7 @@ from stages.certify import (
     WorkerModel,
     compute_margins,
     decode,
+    decode_by_beam,
     run_over_shards,
 )
 from tests.random_models import write_model
@@ -55,6 +56,28 @@ def test_formats_of_all_operations_are_certified_by_their_own_tables(tmp_path, a
     certify_everything(write_model(tmp_path / "model", "/*-+", 9, attention))
 
 
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_beam_of_width_one_is_greedy_and_a_wide_one_changes_answers(trained, operation):
+    model = WorkerModel(load_model(trained / "model"), OnnxModel(trained / "model"))
+    equations = list_equations(trained / "model", operation)
+    greedy = decode(model, equations)[:, 0]
+    assert (decode_by_beam(model, equations, 1) == greedy).all()
+    assert (decode_by_beam(model, equations, 8) != greedy).any()
+
+
+def test_result_is_the_same_for_one_and_two_workers(trained, monkeypatch):
+    directory, results = trained / "model", []
+    nothing = Equations("+", np.empty(0, np.int64), np.empty(0, np.int64))
+    equations = [nothing, *(list_equations(directory, operation) for operation in OPERATIONS)]
+    for count in (1, 2):
+        monkeypatch.setattr(joblib, "cpu_count", lambda count=count: count)
+        for task in (compute_margins, decode):
+            results.append(run_over_shards(task, directory, equations, 30, "test"))
+    for one, two in zip(results[:2], results[2:], strict=True):
+        assert [part.tobytes() for part in one] == [part.tobytes() for part in two]
+        assert [len(part) for part in one] == [0, 100, 100]
+
+
 def test_relative_directory_is_found_by_workers_of_an_earlier_run(trained, tmp_path, monkeypatch):
     """joblib's workers live on, in the working directory that they were started in."""
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
@@ -66,6 +89,21 @@ def test_relative_directory_is_found_by_workers_of_an_earlier_run(trained, tmp_p
         (margins,) = run_over_shards(compute_margins, Path("model"), equations, 50, "test")
         assert len(margins) == 100
         shutil.rmtree(tmp_path / name / "model")
+
+
+def test_incomplete_model_is_reported(workspace):
+    (workspace / "model" / "input_profile.json").unlink()
+    with pytest.raises(InvalidModelError, match="input_profile"):
+        run_over_shards(decode, Path("model"), [list_equations(Path("model"), "+")], 30, "test")
+
+
+def test_orphan_of_a_killed_dvc_stops(trained, monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    monkeypatch.setenv("DVC_STAGE", "evaluate")
+    monkeypatch.setattr("stages.PARENT", 1 << 22)
+    equations = [list_equations(trained / "model", "+")]
+    with pytest.raises(UserError, match="dvc was killed"):
+        run_over_shards(compute_margins, trained / "model", equations, 30, "test")
 
 
 def test_killed_worker_is_reported_with_a_hint(trained, monkeypatch):

@@ -42,6 +42,13 @@ def test_ctrl_c_while_torch_is_imported_is_reported(stage, tmp_path):
     assert (output, errors, process.returncode) == ("", "interrupted\n", -signal.SIGINT)
 
 
+def test_ctrl_c_has_status_130_in_a_shell():
+    code = "import stages, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    command = ["bash", "-c", '"$0" -c "$1"; echo $?', sys.executable, code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("130\n", "interrupted\n")
+
+
 @pytest.mark.parametrize("stage", ["generate", "train", "export", "evaluate", "register"])
 def test_missing_packages_are_reported_with_a_hint(stage, tmp_path):
     process = start_stage(tmp_path, stage, "-S")  # without site-packages
