@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from arithmetic.errors import InvalidModelError
 from arithmetic.formats import get_formats
@@ -82,6 +82,14 @@ class ArtifactConfig(StrictModel):
     grammar: GrammarConfig
     model: ModelConfig
 
+    @model_validator(mode="after")
+    def _check(self) -> "ArtifactConfig":
+        if len(self.model.sequence_lengths) != len(get_formats(self.grammar.operations)):
+            raise ValueError("it does not have one sequence length for each format")
+        if self.model.d_model % self.model.heads:
+            raise ValueError("its d_model is not a multiple of its heads")
+        return self
+
     def get_grammar(self) -> Grammar:
         """Return the grammar as the code uses it."""
         return Grammar(tuple(self.grammar.operations), self.grammar.max_operand)
@@ -96,7 +104,7 @@ def load_config(directory: Path) -> ArtifactConfig:
     """Read config.json of a model directory.
 
     Raises:
-        InvalidModelError: it is missing, not JSON or of another format.
+        InvalidModelError: it is missing, not JSON, of another format or inconsistent.
     """
     path = directory / CONFIG
     try:
@@ -105,7 +113,9 @@ def load_config(directory: Path) -> ArtifactConfig:
         raise InvalidModelError(f"cannot read {path}: {error.strerror}", REPRODUCE) from error
     except ValidationError as error:
         first = error.errors()[0]
-        reason = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:
+            reason = f"{'.'.join(map(str, first['loc']))}: {reason}"
         raise InvalidModelError(f"{path} is not a model's config: {reason}", REPRODUCE) from error
 
 

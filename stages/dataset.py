@@ -21,13 +21,16 @@ def read_split(split: str, grammar: Grammar) -> dict[str, Operands]:
     """Read both operands, [N] int64 each, by operation, in the grammar's order and the file's.
 
     Raises:
-        InvalidParamsError: the file is missing, damaged or of another grammar.
+        InvalidParamsError: the file is missing, damaged or empty, or holds an equation outside the
+            grammar.
     """
     path, hint = split_path(split), "run `dvc repro` to write it again"
     try:
         data = pd.read_csv(path, usecols=list(COLUMNS), dtype=COLUMNS)
     except (OSError, ValueError) as error:
         raise InvalidParamsError(f"cannot read {path}: {error}", hint) from error
+    if not len(data):
+        raise InvalidParamsError(f"{path} has no equations", hint)
     operands = {}
     for operation in grammar.operations:
         rows = data[data["operation"] == operation]

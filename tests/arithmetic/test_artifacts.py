@@ -59,17 +59,17 @@ def test_missing_file_is_named(directory, name):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (b"{", "Invalid JSON"),
-        (b"\xff", "Invalid JSON"),
-        ({"format": 2}, "format Input should be 3"),
+        ({"format": 2}, "format: Input should be 3"),
         ({"extra": 1}, "extra"),
         ({"grammar": GRAMMAR | {"operations": ["^"]}}, "name at least one of + - * /"),
         ({"grammar": GRAMMAR | {"operations": []}}, "name at least one"),
         ({"grammar": GRAMMAR | {"operations": ["+", "+"]}}, "each once"),
         ({"grammar": GRAMMAR | {"max_operand": 0}}, "grammar.max_operand"),
+        ({"grammar": GRAMMAR | {"operations": ["+", "*"]}}, "sequence length"),
         ({"model": {"d_model": 16}}, "model.vocabulary_size"),
         ({"model": MODEL | {"d_model": "wide"}}, "model.d_model"),
         ({"model": MODEL | {"heads": 0}}, "model.heads"),
+        ({"model": MODEL | {"heads": 3}}, "not a multiple of its heads"),
         ({"model": MODEL | {"attention": "none"}}, "model.attention"),
     ],
 )
@@ -77,7 +77,14 @@ def test_impossible_config_is_rejected(tmp_path, change, reason):
     path = tmp_path / artifacts.CONFIG
     path.write_text(json.dumps(CONFIG))
     assert load_config(tmp_path).model.heads == 2
-    path.write_bytes(change if isinstance(change, bytes) else json.dumps(CONFIG | change).encode())
+    path.write_text(json.dumps(CONFIG | change))
     with pytest.raises(InvalidModelError, match=r"config\.json is not a model's config") as error:
         load_config(tmp_path)
     assert reason in error.value.message
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff"])
+def test_config_that_is_not_json_is_rejected(tmp_path, content):
+    (tmp_path / artifacts.CONFIG).write_bytes(content)
+    with pytest.raises(InvalidModelError, match="not a model's config"):
+        load_config(tmp_path)

@@ -75,6 +75,13 @@ def test_equations_of_any_size_are_parsed_back(data, operation, digits):
     assert len(answer.scratchpad) == lengths.scratchpad
 
 
+def test_prompts_of_mixed_operations_are_encoded_by_row():
+    a, b = np.array([7, 951]), np.array([12, 11])
+    mixed = encode_prompts(np.array([IDS["-"], IDS["+"]]), a, b, 3)
+    assert mixed[0].tolist() == encode_prompts("-", a[:1], b[:1], 3)[0].tolist()
+    assert mixed[1].tolist() == encode_prompts("+", a[1:], b[1:], 3)[0].tolist()
+
+
 @given(st.data(), st.sampled_from(sorted(OPERATIONS)))
 def test_any_generated_tokens_are_parsed_and_classified(data, operation):
     """Nonsense is a hallucination or an infinite generation, never an exception."""

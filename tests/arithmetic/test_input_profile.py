@@ -41,14 +41,18 @@ def test_every_equation_is_counted_once_in_each_feature(data, largest):
     assert len(content["operand_1_magnitude"]) == MAGNITUDES
 
 
+def test_profile_is_read_as_it_was_written(tmp_path):
+    content = profile({"+": (np.array([7]), np.array([12]))}, GRAMMAR)
+    write_profile(tmp_path, content)
+    assert read_profile(tmp_path, GRAMMAR) == content
+    assert (tmp_path / INPUT_PROFILE).read_bytes().endswith(b"}\n")
+
+
 @pytest.mark.parametrize(
     "damage", [None, b"\xff{", b"[]", {"+": 1}, {"+": -1, "/": 0}, {"+": "1", "/": 0}]
 )
 def test_damaged_profile_is_named(tmp_path, damage):
     path = tmp_path / INPUT_PROFILE
-    write_profile(tmp_path, profile({}, GRAMMAR))
-    assert read_profile(tmp_path, GRAMMAR) == profile({}, GRAMMAR)
-    path.unlink()
     if isinstance(damage, bytes):
         path.write_bytes(damage)
     elif damage:

@@ -117,3 +117,15 @@ def test_server_records_once_past_a_proxy_and_other_hosts_name_it(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://registry.invalid:5000")
     with pytest.raises(RegistryUnreachableError, match=r"through the proxy http://127\.0\.0\.1:9"):
         resolve(f"models:/{MODEL_NAME}/1")
+
+
+def test_server_address_is_left_as_it_is(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:secret@mlflow.example")
+    assert tracking_uri() == "https://user:secret@mlflow.example"
+    assert registry.client.public(tracking_uri()) == "https://mlflow.example"
+
+
+def test_users_own_settings_of_mlflow_are_kept(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    open_client()
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"

@@ -242,3 +242,11 @@ def test_a_damaged_state_file_does_not_keep_it_from_starting(follow, models, tmp
     (file,) = (tmp_path / "cache").glob("*/state.json")
     file.write_bytes(content)
     assert version(follow(registry)) == "1"
+
+
+def test_one_wrong_answer_repeated_rejects_nothing(follow, often_wrong):
+    client = follow(FolderRegistry(often_wrong), max_error_rate=0.1)
+    for _ in range(3):
+        client.post("/predict/batch", json={"equations": ["22+34="] * 1000})
+    wait_until(lambda: health(client)["accuracy"]["wrong"] == 3000)
+    assert version(client) == "1"

@@ -140,6 +140,14 @@ def test_report_is_the_same_for_one_and_two_workers(workspace, monkeypatch):
     assert 0 <= beam["answers_changed"] <= 20
 
 
+def test_report_does_not_depend_on_the_size_of_the_decoded_sample(workspace):
+    few = run_evaluation(lowest_margins=0, random_sample=0)
+    all_of_them = run_evaluation(lowest_margins=200, random_sample=200)
+    # What fails the pass is decoded always; some of it has the right answer after wrong steps.
+    assert few["errors"] <= few.pop("decoded") < all_of_them.pop("decoded") == 200
+    assert few == all_of_them
+
+
 def test_large_domain_is_sampled_with_a_bound(workspace, monkeypatch):
     monkeypatch.setattr(grammar, "LARGEST_LISTED", 150)
     few = np.array([0, 9]), np.array([9, 0])
@@ -205,3 +213,16 @@ def test_each_kind_of_failure_is_counted_as_itself(answer, end, kind):
     kinds = ("hallucinations", "infinite_generation", "out_of_range")
     assert count_outcomes(rows) == {name: int(name == kind) for name in kinds}
     assert count(rows)["errors"] == int(kind is not None)
+
+
+def test_quotients_are_compared_in_both_numbers():
+    equation = Equations("/", np.array([87, 87]), np.array([4, 4]))
+    generated = formats.encode_sequences(*equation, 2)[:, 6:].copy()
+    generated[1, -3] = 9  # the remainder's ones
+    rows = classify_rows(equation, generated, pd.RangeIndex(2), Grammar(("/",), 99))
+    assert rows["predicted"].tolist() == ["21r3", "21r9"]
+    assert rows["wrong"].tolist() == [False, True]
+
+
+def test_exact_match_of_nothing_is_none():
+    assert count(pd.DataFrame({"wrong": []})) == {"errors": 0, "equations": 0, "exact_match": None}

@@ -97,3 +97,11 @@ def test_section_given_twice_is_rejected_with_its_lines(tmp_path):
     places = f"promote in lines {lines.index('promote:') + 1}, {len(lines)}"
     with pytest.raises(InvalidParamsError, match=places):
         load_params(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"- a list", b"just words", b"a: [", b"\t", b"\xff"])
+def test_file_that_is_no_mapping_is_rejected(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InvalidParamsError, match=r"params\.yaml"):
+        load_params(path)

@@ -8,8 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import joblib
 import pytest
+import torch
 
+from stages.workers import Workers, run_workers
 from tests.small_project import ROOT
 
 # Each worker prints its rank and process, then sums for ever or raises the error in argv.
@@ -66,6 +69,14 @@ def wait_until_gone(pid: int) -> bool:
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not is_running(pid)
+
+
+def test_one_core_runs_one_worker_in_this_process_which_sums_both_shards(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    job, workers, pid = run_workers(lambda job, workers: (job, workers, os.getpid()), 7)
+    assert (job, workers, pid) == (7, Workers(0, 1), os.getpid())
+    total = workers.sum_over_shards(lambda shard: torch.tensor([1.0 + shard]))
+    assert total.tolist() == [3.0]
 
 
 def test_killed_second_worker_is_reported_with_a_hint(running):
