@@ -9,6 +9,7 @@ variables that fix how torch computes go with the job.
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,12 +72,19 @@ def open_workers(directory: Path) -> Iterator[tuple[joblib.Parallel, Path]]:
     with connect(address, directory):
         import ray
         from ray.util.joblib import register_ray
+        from ray.util.multiprocessing.pool import ResultThread
 
         register_ray()
         count = int(ray.cluster_resources()["CPU"])
-        with joblib.parallel_config("ray", ray_remote_args=options):
-            # joblib runs a single job in this process.
-            yield joblib.Parallel(n_jobs=count), Path() if count > 1 else directory
+        try:
+            with joblib.parallel_config("ray", ray_remote_args=options):
+                # joblib runs a single job in this process.
+                yield joblib.Parallel(n_jobs=count), Path() if count > 1 else directory
+        finally:
+            # One that outlived `ray.shutdown` would connect to the cluster again.
+            for thread in threading.enumerate():
+                if isinstance(thread, ResultThread):
+                    thread.join(CONNECT_SECONDS)
 
 
 def _check_address(address: str) -> None:
