@@ -1,6 +1,5 @@
-"""Build the application: routes, error handlers, middleware, OpenAPI.
+"""Build the application: routes, error handlers, middleware.
 
-The prediction routes are Starlette routes with pydantic bodies, which FastAPI does not document.
 `/docs` needs no other host: fastapi-offline brings Swagger UI's files.
 """
 
@@ -13,31 +12,19 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from registry import download
-from serving import protocols
+from serving import explanation, predict, protocols
 from serving.auth import load_keys
-from serving.comparison import compare
 from serving.error_handlers import add_error_handlers
-from serving.explanation import ExplainThread, explain_answer
+from serving.explanation import ExplainThread
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
-from serving.predict import PlainRoute, PredictEndpoint, predict_batch
+from serving.predict import PredictRoute
 from serving.request_log import RequestMiddleware
-from serving.schemas import (
-    BatchRequest,
-    BatchResponse,
-    ErrorResponse,
-    ExplainRequest,
-    ExplainResponse,
-    Health,
-    PredictRequest,
-    PredictResponse,
-    Readiness,
-)
+from serving.schemas import Health, Readiness
 from serving.settings import Settings
 
 DESCRIPTION = """A small Transformer answers integer arithmetic, character by character.
@@ -53,27 +40,6 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
-}
-
-# The Starlette routes, which FastAPI does not document itself: endpoint, body, response.
-DOCUMENTED: dict[str, tuple[Any, type[BaseModel], Any]] = {
-    "/predict": (PredictEndpoint, PredictRequest, PredictResponse),
-    "/predict/batch": (predict_batch, BatchRequest, BatchResponse),
-    "/explain": (explain_answer, ExplainRequest, ExplainResponse),
-    "/compare": (compare, ExplainRequest, ExplainResponse),
-    "/invocations": (protocols.invocations, protocols.InvocationsRequest, None),
-    "/v2/models/{name}/infer": (protocols.infer, protocols.InferRequest, None),
-}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": description}
-    for status, description in {
-        401: "An API key is needed (where keys are configured).",
-        413: "The body is too large.",
-        415: "The body is not sent as application/json.",
-        500: "The model failed on this equation, or the service has a bug.",
-        503: "No model is loaded, or the queue is full; see Retry-After.",
-        504: "No answer before the deadline.",
-    }.items()
 }
 
 router = APIRouter()
@@ -159,24 +125,16 @@ def create_app(settings: Settings, registry: Any = download) -> FastAPI:
         title="arithmetic-lm",
         description=DESCRIPTION,
         lifespan=lifespan,
-        # First in the list: the route of nearly all requests is matched first.
-        routes=[
-            PlainRoute("/predict", PredictEndpoint(manager), methods=["POST"]),
-            PlainRoute("/predict/batch", predict_batch, methods=["POST"]),
-            PlainRoute("/explain", explain_answer, methods=["POST"]),
-            PlainRoute("/compare", compare, methods=["POST"]),
-            *protocols.ROUTES,
-        ],
+        routes=[PredictRoute(manager)],  # the first, so that it is matched first
         swagger_ui_parameters={"validatorUrl": None},  # else a badge by validator.swagger.io
     )
     app.state.settings, app.state.metrics, app.state.manager = settings, metrics, manager
     app.state.explain_thread = ExplainThread(settings.deadline_seconds)
     app.state.compare_thread = ExplainThread(settings.deadline_seconds)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.include_router(router)
-    app.include_router(protocols.router)
+    for part in (router, predict.router, explanation.router, protocols.router):
+        app.include_router(part)
     add_error_handlers(app)
-    document_plain_routes(app)
     app.add_middleware(RequestMiddleware, manager=manager, keys=keys, metrics=metrics)
     if settings.cors_origin_list:
         app.add_middleware(
@@ -187,22 +145,3 @@ def create_app(settings: Settings, registry: Any = download) -> FastAPI:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     return app
-
-
-def document_plain_routes(app: FastAPI) -> None:
-    """Put the Starlette routes into the OpenAPI schema, by routes behind them that never run."""
-    for path, (endpoint, request, response) in DOCUMENTED.items():
-
-        async def describe(body: Any) -> None:
-            """Serve as the signature."""
-
-        describe.__annotations__["body"] = request
-        app.add_api_route(
-            path,
-            describe,
-            methods=["POST"],
-            response_model=response,
-            responses=ERRORS,
-            description=endpoint.__doc__,
-            name=path.strip("/").replace("/", " "),
-        )

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from arithmetic.errors import UserError
+from serving.schemas import ErrorResponse
 
 MAX_REPORTED_ERRORS = 1024  # a body of a megabyte can hold 100,000
 MLFLOW_CODES = {
@@ -22,6 +23,19 @@ MLFLOW_CODES = {
     500: "INTERNAL_ERROR",
     503: "TEMPORARILY_UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
+}
+# The statuses of the routes that answer questions, for the documentation.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        400: "The body is not UTF-8, or nested too deeply.",
+        401: "An API key is needed (where keys are configured).",
+        413: "The body is too large.",
+        415: "The body is not sent as application/json.",
+        500: "The model failed on this equation, or the service has a bug.",
+        503: "No model is loaded, or the queue is full; see Retry-After.",
+        504: "No answer before the deadline.",
+    }.items()
 }
 
 

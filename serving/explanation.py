@@ -1,4 +1,4 @@
-"""Explain an answer: POST /explain.
+"""Explain an answer: POST /explain; POST /compare asks a second service for its explanation.
 
 The served decoder generates the tokens; one pass of `serving.numpy_transformer` over them has each
 token's probability and each head's attention. A thread of its own does both, so `/predict` does
@@ -6,26 +6,33 @@ not wait.
 """
 
 import asyncio
+import http.client
+import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import to_json
-from starlette.requests import Request
-from starlette.responses import Response
 
 from arithmetic import artifacts, formats
 from arithmetic.explain import PLACES, explain
 from arithmetic.grammar import Equation, solve
 from arithmetic.tokenizer import CHARACTERS
-from serving.error_handlers import DeadlineExceededError, OverloadedError
+from serving.error_handlers import (
+    RESPONSES,
+    DeadlineExceededError,
+    ModelUnavailableError,
+    OverloadedError,
+)
 from serving.loaded_model import LoadedModel
 from serving.numpy_transformer import forward, read_weights, softmax
-from serving.predict import parse_equation, read_request
-from serving.schemas import ExplainRequest
+from serving.predict import Model, parse_equation, require_json
+from serving.schemas import ExplainRequest, ExplainResponse
+from serving.settings import Settings
 
+router = APIRouter(dependencies=[Depends(require_json)], responses=RESPONSES)
 Result = TypeVar("Result")
 
 MAX_UNFINISHED = 5
@@ -66,12 +73,38 @@ class ExplainThread:
             self._unfinished -= 1
 
 
-async def explain_answer(request: Request) -> Response:
+@router.post("/explain", response_model=ExplainResponse)
+async def explain_answer(body: ExplainRequest, model: Model, request: Request) -> Response:
     """Return each token with its probability, its runners-up and where each head looked."""
-    body, model = await read_request(ExplainRequest, request)
     equation = parse_equation(model, body.equation, "equation")
-    content = await request.app.state.explain_thread.run(partial(explain_tokens, model, equation))
-    return Response(to_json(content), media_type="application/json")
+    thread: ExplainThread = request.app.state.explain_thread
+    content = await thread.run(lambda: to_json(explain_tokens(model, equation)))
+    return Response(content, media_type="application/json")
+
+
+@router.post("/compare", response_model=ExplainResponse)
+async def compare(body: ExplainRequest, request: Request) -> Response:
+    """Return POST /explain of the service at COMPARE_URL; 404 where none is set."""
+    settings: Settings = request.app.state.settings
+    if not settings.compare_url:
+        raise HTTPException(404, "COMPARE_URL is not set")
+    headers = {
+        "Content-Type": "application/json",
+        "X-API-Key": request.headers.get("x-api-key", ""),
+    }
+    url = f"{settings.compare_url.rstrip('/')}/explain"
+    question = urllib.request.Request(url, body.model_dump_json().encode(), headers)
+
+    def ask() -> bytes:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(question, timeout=settings.deadline_seconds) as file:
+                return bytes(file.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise ModelUnavailableError(f"{url}: {error}") from error
+
+    content = await request.app.state.compare_thread.run(ask)
+    return Response(content, media_type="application/json")
 
 
 def explain_tokens(model: LoadedModel, equation: Equation) -> dict[str, Any]:

@@ -6,14 +6,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from arithmetic.errors import InvalidModelError
-from arithmetic.formats import classify, get_formats
+from arithmetic.formats import classify
 from arithmetic.grammar import OPERATIONS, Equation, Grammar, solve
 from arithmetic.inference import OnnxModel
 from arithmetic.input_profile import read_profile
-from serving.batcher import Batcher, Limits
+from registry.download import ModelVersionRef
+from serving.batcher import Batcher
 from serving.metrics import Metrics
 from serving.monitoring import Drift, Monitor, VersionStats
 from serving.settings import Settings
@@ -24,21 +23,11 @@ TEST_BATCH = 64
 Source = Literal["registry", "last_known_good", "directory"]
 
 
-class ModelVersion(BaseModel):
-    """Identify a version; the state file stores it."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-    name: str
-    version: str
-    digest: str
-
-
 @dataclass(frozen=True)
 class LoadedModel:
     """Hold a version in memory; a request keeps the one it began with, through any swap."""
 
-    version: ModelVersion
+    version: ModelVersionRef
     directory: Path
     grammar: Grammar
     batcher: Batcher
@@ -47,9 +36,13 @@ class LoadedModel:
 
 
 def load_model(
-    directory: Path, version: ModelVersion, settings: Settings, metrics: Metrics, monitor: Monitor
+    directory: Path,
+    version: ModelVersionRef,
+    settings: Settings,
+    metrics: Metrics,
+    monitor: Monitor,
 ) -> LoadedModel:
-    """Load, test and warm up a model.
+    """Load and test a model.
 
     Raises:
         InvalidModelError: a file does not load, or too many answers of the self-test are wrong.
@@ -58,10 +51,9 @@ def load_model(
     self_test(model, settings.max_error_rate)
     drift = Drift(model.grammar, read_profile(directory, model.grammar), metrics.drift)
     stats = VersionStats(version.version, version.digest, model.grammar, drift)
-    limits = Limits(settings.max_batch_size, settings.queue_limit, settings.deadline_seconds)
     # The callback must not hold the LoadedModel: gc.freeze would keep such a cycle forever.
-    batcher = Batcher(model.answer, limits, metrics, partial(monitor.submit, stats))
-    batcher.warm_up(full_batches(model.grammar, settings.max_batch_size))
+    on_batch = partial(monitor.submit, stats)
+    batcher = Batcher(model.answer, model.grammar, settings, metrics, on_batch)
     return LoadedModel(version, directory, model.grammar, batcher, stats, model)
 
 
@@ -105,15 +97,3 @@ def self_test_equations(grammar: Grammar) -> tuple[Equation, ...]:
         for a, b in dict.fromkeys(pairs)
         if b >= OPERATIONS[operation].smallest_operand_2
     )
-
-
-def full_batches(grammar: Grammar, size: int) -> list[list[Equation]]:
-    """Return one batch for each sequence format."""
-    operations = [
-        [operation for operation in fmt.operations if operation in grammar.operations]
-        for fmt in get_formats(grammar.operations)
-    ]
-    return [
-        [Equation(n % (grammar.max_operand + 1), names[n % len(names)], 1) for n in range(size)]
-        for names in operations
-    ]

@@ -22,9 +22,10 @@ from pydantic import BaseModel, ValidationError
 
 from arithmetic.errors import UserError
 from registry import download
+from registry.download import ModelVersionRef
 from registry.exceptions import RegistryUnreachableError, VersionNotFoundError
 from serving.error_handlers import ModelUnavailableError, describe
-from serving.loaded_model import LoadedModel, ModelVersion, Source, load_model
+from serving.loaded_model import LoadedModel, Source, load_model
 from serving.metrics import Metrics
 from serving.monitoring import Monitor
 from serving.settings import Settings, open_model_cache
@@ -44,7 +45,7 @@ class State(BaseModel):
         rejected: reasons by digest.
     """
 
-    known_good: dict[str, ModelVersion] = {}
+    known_good: dict[str, ModelVersionRef] = {}
     rejected: dict[str, str] = {}
 
 
@@ -71,9 +72,9 @@ class ModelManager:
         self.registry_status = "not used" if settings.is_local else "not asked yet"
         self.is_draining = False  # set by the server
         self._previous: LoadedModel | None = None
-        self._named: ModelVersion | None = None  # by the registry, at the last look
+        self._named: ModelVersionRef | None = None  # by the registry, at the last look
         self._state = self._read_state()
-        self._failures: dict[ModelVersion, Failure] = {}
+        self._failures: dict[ModelVersionRef, Failure] = {}
         self._stopped = threading.Event()
         self._first_attempt = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-manager", daemon=True)
@@ -154,9 +155,8 @@ class ModelManager:
             self.reason = reason
             log.warning("%s: %s", self.settings.model_uri, reason)
 
-    def _follow(self, ref: Any) -> None:
+    def _follow(self, version: ModelVersionRef) -> None:
         """Serve the version that the registry names, if it can be loaded."""
-        version = ModelVersion.model_validate(ref)
         if version != self._named:  # a version that is named again gets another chance
             self._named = version
             self._failures = {v: failure for v, failure in self._failures.items() if v == version}
@@ -171,7 +171,7 @@ class ModelManager:
             self.reason = self._state.rejected[version.digest]
         else:
             source: Source = "directory" if self.settings.is_local else "registry"
-            self._try_load(version, partial(self._registry.download, ref, self._cache), source)
+            self._try_load(version, partial(self._registry.download, version, self._cache), source)
 
     def _load_known_good(self) -> None:
         """Serve the latest known good version on disk whose files are intact."""
@@ -183,7 +183,7 @@ class ModelManager:
     # Loading and replacing
 
     def _try_load(
-        self, version: ModelVersion, get_directory: Callable[[], Path], source: Source
+        self, version: ModelVersionRef, get_directory: Callable[[], Path], source: Source
     ) -> bool:
         """Load and activate a version, unless a failure of it is too recent."""
         count, retry_at, _ = self._failures.get(version, Failure(0, 0.0, ""))
@@ -205,7 +205,7 @@ class ModelManager:
             return True
         return False
 
-    def _on_failure(self, version: ModelVersion, count: int, reason: str) -> None:
+    def _on_failure(self, version: ModelVersionRef, count: int, reason: str) -> None:
         seconds = min(self.settings.poll_seconds * 2**count, MAX_BACKOFF_SECONDS)
         self._failures[version] = Failure(count, time.monotonic() + seconds, reason)
         self.reason = reason

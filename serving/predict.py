@@ -1,58 +1,58 @@
 """Answer questions: POST /predict and POST /predict/batch.
 
-`/predict` is an ASGI endpoint without Starlette's `Request` around it: FastAPI's own machinery
-costs more than the model. Errors are answered by `serving.error_handlers`.
+`/predict` is a FastAPI route for the documentation alone: FastAPI's own machinery costs more than
+the model, so an ASGI function answers. Errors are answered by `serving.error_handlers`.
 """
 
 import asyncio
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
+from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from arithmetic.errors import InvalidEquationError
 from arithmetic.explain import explain
 from arithmetic.formats import Answer
 from arithmetic.grammar import Equation
-from serving.error_handlers import ServiceError, describe
+from serving.error_handlers import RESPONSES, ServiceError, describe
 from serving.loaded_model import LoadedModel
 from serving.model_manager import ModelManager
-from serving.schemas import BatchRequest, PredictRequest
+from serving.schemas import BatchRequest, BatchResponse, PredictRequest, PredictResponse
 
 JSON_TYPE = b"application/json"
 _JSON_TYPES = re.compile(rb"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
-Body = TypeVar("Body", bound=BaseModel)
 
-
-class PlainRoute(Route):
-    """Set the scope's `route`, as FastAPI's own routes do: /metrics and errors read its path."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Return Starlette's match."""
-        match, child_scope = super().matches(scope)
-        return match, {**child_scope, "route": self}
-
-
-class PredictEndpoint:
+async def predict(body: PredictRequest) -> None:
     """Answer one question."""
 
+
+class PredictRoute(APIRoute):
+    """Answer POST /predict, documented by the signature of `predict`."""
+
     def __init__(self, manager: ModelManager):
+        super().__init__(
+            "/predict",
+            predict,
+            methods=["POST"],
+            response_model=PredictResponse,
+            responses=RESPONSES,
+        )
+        self.app = self._answer
         self._manager = manager
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as an ASGI application."""
         started = time.perf_counter()
-        request = await parse_body(PredictRequest, scope, receive)
+        request = await _parse_body(scope, receive)
         model = self._manager.get_model()
         equation = parse_equation(model, request.equation, "equation")
         scope["state"]["version"] = model.version.version
@@ -72,17 +72,79 @@ class PredictEndpoint:
         await send({"type": "http.response.body", "body": body})
 
 
-async def predict_batch(request: Request) -> Response:
+async def _parse_body(scope: Scope, receive: Receive) -> PredictRequest:
+    """Return the validated body.
+
+    Raises:
+        HTTPException: it is not sent as JSON.
+        RequestValidationError: it is not JSON, or not a PredictRequest.
+    """
+    check_content_type(scope)
+    try:
+        return PredictRequest.__pydantic_validator__.validate_json(await _read_body(receive))
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False)
+        entries = [{**entry, "loc": ("body", *entry["loc"])} for entry in errors]
+        raise RequestValidationError(entries) from error
+
+
+async def _read_body(receive: Receive) -> bytes:
+    """Return the whole body; raise HTTPException if the client closed the connection."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts = [body]
+        while message.get("more_body"):
+            message = await receive()
+            parts.append(message.get("body", b""))
+        body = b"".join(parts)
+    if message["type"] != "http.request":
+        raise HTTPException(499, "the client closed the connection")
+    return body
+
+
+def check_content_type(scope: Scope) -> None:
+    """Raise HTTPException unless the body is sent as JSON."""
+    content_type = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            if value == JSON_TYPE:
+                return
+            content_type = value
+    if not _JSON_TYPES.fullmatch(content_type):
+        shown = content_type.decode("latin-1")[:100] or "nothing"
+        raise HTTPException(415, f"send Content-Type: application/json; this body has {shown}")
+
+
+# The other routes are FastAPI's.
+
+
+async def require_json(request: Request) -> None:
+    """Check the content type before FastAPI reports the body."""
+    check_content_type(request.scope)
+
+
+async def get_model(request: Request) -> LoadedModel:
+    """Return the model that answers; raise ModelUnavailableError."""
+    model: LoadedModel = request.app.state.manager.get_model()
+    request.state.version = model.version.version
+    return model
+
+
+Model = Annotated[LoadedModel, Depends(get_model)]
+router = APIRouter(dependencies=[Depends(require_json)], responses=RESPONSES)
+
+
+@router.post("/predict/batch")
+async def predict_batch(body: BatchRequest, model: Model) -> BatchResponse:
     """Answer up to 1,024 questions by one version, all or none."""
     started = time.perf_counter()
-    body, model = await read_request(BatchRequest, request)
     answers = await predict_many(model, body.equations, "equations")
-    content = {
-        "predicted_answers": [answer.text for answer in answers],
-        "latency_ms": elapsed_ms(started),
-        "model_version": model.version.version,
-    }
-    return Response(to_json(content), media_type="application/json")
+    return BatchResponse(
+        predicted_answers=[answer.text for answer in answers],
+        latency_ms=elapsed_ms(started),
+        model_version=model.version.version,
+    )
 
 
 async def predict_many(model: LoadedModel, texts: Sequence[str], *place: str) -> list[Answer]:
@@ -120,57 +182,6 @@ def parse_equation(model: LoadedModel, text: str, *place: str | int) -> Equation
     except InvalidEquationError as error:
         entry = {"type": error.code, "loc": ("body", *place), "msg": describe(error), "input": text}
         raise RequestValidationError([entry]) from error
-
-
-async def read_request(schema: type[Body], request: Request) -> tuple[Body, LoadedModel]:
-    """Return the validated body and the model that answers it; see `parse_body`."""
-    body = await parse_body(schema, request.scope, request.receive)
-    model: LoadedModel = request.app.state.manager.get_model()
-    request.state.version = model.version.version
-    return body, model
-
-
-async def parse_body(schema: type[Body], scope: Scope, receive: Receive) -> Body:
-    """Return the validated body.
-
-    Raises:
-        HTTPException: it is not sent as JSON.
-        RequestValidationError: it is not JSON, or not of this schema.
-    """
-    _check_content_type(scope)
-    try:
-        return schema.__pydantic_validator__.validate_json(await read_body(receive))
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False)
-        entries = [{**entry, "loc": ("body", *entry["loc"])} for entry in errors]
-        raise RequestValidationError(entries) from error
-
-
-async def read_body(receive: Receive) -> bytes:
-    """Return the whole body; raise HTTPException if the client closed the connection."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts = [body]
-        while message.get("more_body"):
-            message = await receive()
-            parts.append(message.get("body", b""))
-        body = b"".join(parts)
-    if message["type"] != "http.request":
-        raise HTTPException(499, "the client closed the connection")
-    return body
-
-
-def _check_content_type(scope: Scope) -> None:
-    content_type = b""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            if value == JSON_TYPE:
-                return
-            content_type = value
-    if not _JSON_TYPES.fullmatch(content_type):
-        shown = content_type.decode("latin-1")[:100] or "nothing"
-        raise HTTPException(415, f"send Content-Type: application/json; this body has {shown}")
 
 
 def elapsed_ms(started: float) -> float:

@@ -9,25 +9,19 @@ from math import prod
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import to_json
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 
+from serving.error_handlers import RESPONSES
 from serving.loaded_model import LoadedModel
-from serving.predict import PlainRoute, parse_body, predict_many, read_request
+from serving.predict import Model, predict_many, require_json
 from serving.schemas import MAX_EQUATIONS
 
 MLFLOW_VERSION = "3.17.2"  # tests compare with this version's own server
 COLUMN, INPUT, OUTPUT = "equation", "equation", "answer"
 
 router = APIRouter()
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(to_json(content), status, media_type="application/json")
+ANSWERS: Any = {"dependencies": [Depends(require_json)], "responses": RESPONSES}  # of POST routes
 
 
 class _Strict(BaseModel):
@@ -106,11 +100,11 @@ async def version() -> Response:
     return Response(MLFLOW_VERSION, media_type="application/json")
 
 
-async def invocations(request: Request) -> Response:
+@router.post("/invocations", tags=["MLflow"], **ANSWERS)
+async def invocations(body: InvocationsRequest, model: Model) -> dict[str, list[dict[str, str]]]:
     """Answer as an MLflow model server."""
-    body, model = await read_request(InvocationsRequest, request)
     answers = await predict_many(model, body.equations())
-    return _json({"predictions": [{"answer": answer.text} for answer in answers]})
+    return {"predictions": [{"answer": answer.text} for answer in answers]}
 
 
 # The Open Inference Protocol
@@ -144,17 +138,18 @@ class InferRequest(_Strict):
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
 
 
-def _find_model(request: Request) -> LoadedModel:
+async def find_model(model: Model, request: Request) -> LoadedModel:
     """Return the served model; answer 404 if the path names another."""
-    model: LoadedModel = request.app.state.manager.get_model()
-    served = model.version
-    name, number = request.path_params["name"], request.path_params.get("version", served.version)
+    served, path = model.version, request.path_params
+    name, number = path["name"], path.get("version", served.version)
     if (name, number) != (served.name, served.version):
         raise HTTPException(
             404, f"version {number} of {name} is not served; {served.version} of {served.name} is"
         )
-    request.state.version = served.version
     return model
+
+
+NamedModel = Annotated[LoadedModel, Depends(find_model)]
 
 
 @router.get("/v2", tags=["Open Inference Protocol"])
@@ -169,37 +164,39 @@ async def server_live() -> dict[str, bool]:
     return {"live": True}
 
 
-@router.get("/v2/health/ready", tags=["Open Inference Protocol"], response_class=Response)
-async def server_ready(request: Request) -> Response:
+@router.get("/v2/health/ready", tags=["Open Inference Protocol"])
+async def server_ready(request: Request, response: Response) -> dict[str, bool]:
     """Report whether requests may be sent, as /readyz."""
     is_ready = request.app.state.manager.unready_reason() is None
-    return _json({"ready": is_ready}, 200 if is_ready else 503)
+    response.status_code = 200 if is_ready else 503
+    return {"ready": is_ready}
 
 
-async def model_metadata(request: Request) -> Response:
+@router.get("/v2/models/{name}", tags=["Open Inference Protocol"])
+@router.get("/v2/models/{name}/versions/{version}", include_in_schema=False)
+async def model_metadata(model: NamedModel) -> dict[str, Any]:
     """Describe the model's input and output."""
-    version = _find_model(request).version
     tensor = {"datatype": "BYTES", "shape": [-1]}
-    return _json(
-        {
-            "name": version.name,
-            "versions": [version.version],
-            "platform": "onnxruntime_onnx",
-            "inputs": [{"name": INPUT, **tensor}],
-            "outputs": [{"name": OUTPUT, **tensor}],
-        }
-    )
+    return {
+        "name": model.version.name,
+        "versions": [model.version.version],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": INPUT, **tensor}],
+        "outputs": [{"name": OUTPUT, **tensor}],
+    }
 
 
-async def model_ready(request: Request) -> Response:
+@router.get("/v2/models/{name}/ready", tags=["Open Inference Protocol"])
+@router.get("/v2/models/{name}/versions/{version}/ready", include_in_schema=False)
+async def model_ready(model: NamedModel) -> dict[str, Any]:
     """Report whether the model, or this version of it, is loaded."""
-    return _json({"name": _find_model(request).version.name, "ready": True})
+    return {"name": model.version.name, "ready": True}
 
 
-async def infer(request: Request) -> Response:
+@router.post("/v2/models/{name}/infer", tags=["Open Inference Protocol"], **ANSWERS)
+@router.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False, **ANSWERS)
+async def infer(body: InferRequest, model: NamedModel) -> dict[str, Any]:
     """Answer a tensor of equations."""
-    model = _find_model(request)  # kept, since a swap can happen while the body arrives
-    body = await parse_body(InferRequest, request.scope, request.receive)
     tensor = body.inputs[0]
     answers = [answer.text for answer in await predict_many(model, tensor.data)]
     content: dict[str, Any] = {
@@ -209,13 +206,4 @@ async def infer(request: Request) -> Response:
     }
     if body.id is not None:
         content["id"] = body.id
-    return _json(content)
-
-
-ROUTES = [PlainRoute("/invocations", invocations, methods=["POST"])]
-for _prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-    ROUTES += [
-        PlainRoute(_prefix, model_metadata, methods=["GET"]),
-        PlainRoute(f"{_prefix}/ready", model_ready, methods=["GET"]),
-        PlainRoute(f"{_prefix}/infer", infer, methods=["POST"]),
-    ]
+    return content

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from arithmetic.formats import Answer
-from arithmetic.grammar import Equation
-from serving.batcher import Batcher, Limits
+from arithmetic.grammar import Equation, Grammar
+from serving.batcher import Batcher
 from serving.error_handlers import DeadlineExceededError, ModelFailedError, OverloadedError
 from serving.metrics import Metrics
+from serving.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -47,10 +48,10 @@ class Model:
             await asyncio.sleep(0.001)
 
 
-def make_batcher(model, heavy: Sequence[str] = (), on_batch=lambda *_: None, **limits) -> Batcher:
-    batcher = Batcher(model, Limits(**limits), Metrics(), on_batch)
-    batcher.heavy_formats = set(heavy)  # what `warm_up` measures
-    return batcher
+def make_batcher(model, on_batch=lambda *_: None, **limits) -> Batcher:
+    """Return a batcher that computes * and / in its thread."""
+    settings = Settings.model_construct(**limits)  # smaller limits than are allowed
+    return Batcher(model, Grammar(tuple("+-*/"), 999), settings, Metrics(), on_batch)
 
 
 async def test_a_batch_holds_one_format_and_plus_and_minus_share_theirs():
@@ -63,7 +64,7 @@ async def test_a_batch_holds_one_format_and_plus_and_minus_share_theirs():
 
 async def test_a_light_format_does_not_wait_for_a_heavy_call():
     model = Model(slow="/")
-    batcher = make_batcher(model, heavy=["divide"])
+    batcher = make_batcher(model)
     division = batcher.submit(Equation(7, "/", 2))
     for equation in many(5, "+", 0):
         assert await batcher.submit(equation) == answer(equation)
@@ -74,7 +75,7 @@ async def test_a_light_format_does_not_wait_for_a_heavy_call():
 
 async def test_heavy_formats_take_turns():
     model = Model()
-    batcher = make_batcher(model, heavy=["divide", "multiply"], max_batch_size=4)
+    batcher = make_batcher(model, max_batch_size=4)
     await asyncio.gather(*map(batcher.submit, many(40, "/", 1) + many(4, "*", 1)))
     assert "*" in [call[0].operation for call in model.calls[:3]]
 
@@ -93,7 +94,7 @@ async def test_singles_go_before_bulk_and_bulk_keeps_a_quarter():
 
 async def test_past_its_limit_a_queue_rejects_at_once_and_the_others_do_not():
     model = Model(slow="/")
-    batcher = make_batcher(model, heavy=["divide"], queue_limit=10, max_batch_size=1)
+    batcher = make_batcher(model, queue_limit=10, max_batch_size=1)
     first = batcher.submit(Equation(0, "/", 1))
     await model.called()  # and ten may wait
     waiting = [batcher.submit(equation) for equation in many(9, "/", 1)]
@@ -112,7 +113,7 @@ async def test_past_its_limit_a_queue_rejects_at_once_and_the_others_do_not():
 
 async def test_cancelled_batches_do_not_hold_up_those_behind_them():
     model = Model(slow="/")
-    batcher = make_batcher(model, heavy=["divide"], max_batch_size=2)
+    batcher = make_batcher(model, max_batch_size=2)
     first = batcher.submit(Equation(1, "/", 1))
     await model.called()
     cancelled = [batcher.submit(equation) for equation in many(4, "/", 2)]
@@ -126,8 +127,8 @@ async def test_cancelled_batches_do_not_hold_up_those_behind_them():
 
 async def test_equations_that_could_not_be_answered_in_time_are_rejected_at_once():
     model = Model(slow="/")
-    batcher = make_batcher(model, heavy=["divide"], max_batch_size=2, deadline_seconds=1.0)
-    batcher._get_queue("divide").seconds_each = 0.2
+    batcher = make_batcher(model, max_batch_size=2, deadline_seconds=1.0)
+    batcher.get_queue(Equation(1, "/", 1)).seconds_each = 0.2
     in_thread = batcher.submit(Equation(1, "/", 1))
     await model.called()
     waiting = [batcher.submit(equation) for equation in many(3, "/", 2)]
@@ -140,7 +141,7 @@ async def test_equations_that_could_not_be_answered_in_time_are_rejected_at_once
 
 async def test_past_the_deadline_a_request_fails_and_is_not_computed():
     model = Model(slow="/")
-    batcher = make_batcher(model, heavy=["divide"], deadline_seconds=0.5, max_batch_size=1)
+    batcher = make_batcher(model, deadline_seconds=0.5, max_batch_size=1)
     running = batcher.submit(Equation(0, "/", 1))
     await model.called()
     waiting = batcher.submit(Equation(1, "/", 1))
@@ -153,16 +154,16 @@ async def test_past_the_deadline_a_request_fails_and_is_not_computed():
     assert [str(call[0]) for call in model.calls] == ["0/1=", "2/1="]
 
 
-@pytest.mark.parametrize("heavy", [(), ("add_subtract",)])
-async def test_of_a_failing_batch_only_the_failing_items_fail(heavy):
+@pytest.mark.parametrize("operation", ["+", "/"])
+async def test_of_a_failing_batch_only_the_failing_items_fail(operation):
     def model(equations: Sequence[Equation]) -> list[Answer]:
         if any(equation.operand_1 % 10 == 3 for equation in equations):
             raise RuntimeError("three")
         return [answer(equation) for equation in equations]
 
     seen: list[tuple] = []
-    batcher = make_batcher(model, heavy, lambda *batch: seen.append(batch))
-    futures = [batcher.submit(equation) for equation in many(64, "+", 0)]
+    batcher = make_batcher(model, lambda *batch: seen.append(batch))
+    futures = [batcher.submit(equation) for equation in many(64, operation, 0)]
     results = await asyncio.gather(*futures, return_exceptions=True)
     await asyncio.sleep(0)
     failed = [n for n, result in enumerate(results) if isinstance(result, ModelFailedError)]
@@ -188,16 +189,3 @@ async def test_a_bug_in_the_callback_harms_no_request():
     for equation in many(3, "+", 9):
         assert await batcher.submit(equation) == answer(equation)
         await asyncio.sleep(0)
-
-
-def test_warm_up_finds_the_formats_that_are_heavier_than_others():
-    def model(equations: Sequence[Equation]) -> list[Answer]:
-        if equations[0].operation == "/":
-            sum(range(2_000_000))  # some 20 ms of computing
-        return [answer(equation) for equation in equations]
-
-    batcher = make_batcher(model)
-    batcher.warm_up([[Equation(1, operation, 1)] for operation in "+/"])
-    assert batcher.heavy_formats == {"divide"}
-    batcher.warm_up([[Equation(1, "/", 1)]])
-    assert batcher.heavy_formats == set()  # with nothing lighter to answer meanwhile

@@ -89,7 +89,7 @@ def test_a_body_that_is_not_valid_json_is_400_in_the_protocols_form(client, path
     response = client.post(path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 400
     answer = response.json()
-    assert answer.get("message", answer.get("error")).startswith("body")
+    assert "body" in (answer["message"] if path == "/invocations" else answer["error"])
 
 
 @pytest.mark.parametrize(("count", "status"), [(1024, 200), (1025, 400)])
