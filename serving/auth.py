@@ -40,23 +40,13 @@ def find_name(digests: Digests, headers: Headers) -> str | None:
 
 def load_keys(settings: Settings) -> Digests:
     """Return the configured keys, empty where no key is needed; raise InvalidSettingsError."""
-    text, source, file = settings.api_keys, "API_KEYS", settings.api_keys_file
-    if file is None and not text:
-        return {}
-    if file is not None:
-        if text:
-            raise InvalidSettingsError("API_KEYS and API_KEYS_FILE are both set", "set one of them")
-        try:
-            text, source = file.read_text(encoding="utf-8"), "API_KEYS_FILE"
-        except (OSError, UnicodeDecodeError) as error:
-            message = f"cannot read API_KEYS_FILE {file}: {error}"
-            raise InvalidSettingsError(message, "name a file with one entry a line") from error
     digests: Digests = {}
-    for number, entry in enumerate(re.split(r"[,\s]+", text.strip()), 1):
+    entries = re.split(r"[,\s]+", settings.api_keys.strip()) if settings.api_keys else []
+    for number, entry in enumerate(entries, 1):
         match = _ENTRY.fullmatch(entry)
         if match is None or match[1] in digests:
             raise InvalidSettingsError(
-                f"entry {number} of {source} is not NAME=SHA256, or repeats a name",
+                f"entry {number} of API_KEYS is not NAME=SHA256, or repeats a name",
                 "`python -m serving.auth NAME` prints an entry",
             )
         digests[match[1]] = match[2]

@@ -80,9 +80,11 @@ class UnauthorizedError(ServiceError):
     status, outcome, extra_headers = 401, "unauthorized", {"WWW-Authenticate": "Bearer"}
 
 
-def describe(error: UserError) -> str:
-    """Return message and hint as one text."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
+def describe(error: Exception) -> str:
+    """Return a user's error, message and hint, or another exception as one line."""
+    if isinstance(error, UserError):
+        return f"{error.message}; {error.hint}" if error.hint else error.message
+    return " ".join(repr(error).split())[:300]
 
 
 def json_safe(error: dict[str, Any]) -> dict[str, Any]:

@@ -132,26 +132,25 @@ class ModelManager:
         if is_final and not self.settings.follows_alias:
             return
         try:
-            ref = self._registry.resolve(self.settings.model_uri)
+            version = self._registry.resolve(self.settings.model_uri)
+            self._on_registry("reachable")
+            self._follow(version)
         except VersionNotFoundError as error:  # no version is meant to start here
-            self._on_registry("reachable", _reason(error))
+            self._on_registry("reachable", error)
             return
         except (UserError, OSError) as error:
-            self._on_registry("unreachable", _reason(error))
-        else:
-            self._on_registry("reachable")
-            self._follow(ref)
+            self._on_registry("unreachable", error)
         if self.model is None:
             self._load_known_good()
 
-    def _on_registry(self, status: str, reason: str | None = None) -> None:
+    def _on_registry(self, status: str, error: Exception | None = None) -> None:
         """Keep the registry's state and the reason why it names no version."""
         if not self.settings.is_local and not self.registry_status.startswith(status):
             now = datetime.now(UTC).isoformat(timespec="seconds")
             self.registry_status = f"{status} since {now}"
             log.info("the registry is %s", status)
         self._metrics.registry_up.set(status == "reachable")
-        if reason is not None and reason != self.reason:
+        if error is not None and (reason := describe(error)) != self.reason:
             self.reason = reason
             log.warning("%s: %s", self.settings.model_uri, reason)
 
@@ -173,12 +172,16 @@ class ModelManager:
             source: Source = "directory" if self.settings.is_local else "registry"
             self._try_load(version, partial(self._registry.download, version, self._cache), source)
 
-    def _load_known_good(self) -> None:
+    def _load_known_good(self) -> bool:
         """Serve the latest known good version on disk whose files are intact."""
-        for name, version in reversed(self._state.known_good.items()):
-            verify = partial(self._registry.verify, self._cache / name, version.digest)
-            if self._try_load(version, verify, "last_known_good"):
-                return
+        return any(
+            self._try_load(
+                version,
+                partial(self._registry.verify, self._cache / name, version.digest),
+                "last_known_good",
+            )
+            for name, version in reversed(self._state.known_good.items())
+        )
 
     # Loading and replacing
 
@@ -186,26 +189,28 @@ class ModelManager:
         self, version: ModelVersionRef, get_directory: Callable[[], Path], source: Source
     ) -> bool:
         """Load and activate a version, unless a failure of it is too recent."""
-        count, retry_at, _ = self._failures.get(version, Failure(0, 0.0, ""))
-        if time.monotonic() < retry_at:
+        failure = self._failures.get(version)
+        if failure is not None and time.monotonic() < failure.retry_at:
             return False
         try:
             directory = get_directory()
             model = load_model(directory, version, self.settings, self._metrics, self.monitor)
-        except RegistryUnreachableError as error:  # says nothing about the version
-            self._on_registry("unreachable", _reason(error))
+        except RegistryUnreachableError:  # says nothing about the version
+            raise
         except (UserError, OSError) as error:
-            self._on_failure(version, count + 1, _reason(error))
+            self._on_failure(version, error)
         except Exception as error:  # whatever foreign files make a library raise
             log.exception("version %s does not load", version.version)
-            self._on_failure(version, count + 1, _reason(error))
+            self._on_failure(version, error)
         else:
             self._failures.pop(version, None)
             self._activate(model, source)
             return True
         return False
 
-    def _on_failure(self, version: ModelVersionRef, count: int, reason: str) -> None:
+    def _on_failure(self, version: ModelVersionRef, error: Exception) -> None:
+        reason, previous = describe(error), self._failures.get(version)
+        count = previous.attempts + 1 if previous else 1
         seconds = min(self.settings.poll_seconds * 2**count, MAX_BACKOFF_SECONDS)
         self._failures[version] = Failure(count, time.monotonic() + seconds, reason)
         self.reason = reason
@@ -255,17 +260,14 @@ class ModelManager:
         digest, known = model.version.digest, self._state.known_good
         log.error("rejected: %s", reason)
         self._metrics.rejected.labels(model.version.version).inc()
-        self._state.rejected[digest] = reason
+        self._state.rejected[digest] = self.reason = reason
         self._state.known_good = {name: v for name, v in known.items() if v.digest != digest}
         self._write_state()
-        self.reason = reason
         # It serves until there is another: no request fails meanwhile.
         previous, self._previous = self._previous, None
         if previous is not None and previous.version.digest != digest:
             self._activate(previous, "last_known_good")
-        else:
-            self._load_known_good()
-        if self.model is model:
+        elif not self._load_known_good():
             self.model = self.source = None
             self._metrics.model.clear()
             log.error("no earlier version is known: nothing serves until one is promoted")
@@ -275,10 +277,9 @@ class ModelManager:
     def _read_state(self) -> State:
         try:
             return State.model_validate_json(self._state_file.read_bytes())
-        except FileNotFoundError:
-            return State()
         except (OSError, ValidationError) as error:
-            log.warning("%s is not read: %s", self._state_file, _reason(error))
+            if not isinstance(error, FileNotFoundError):
+                log.warning("%s is not read: %s", self._state_file, describe(error))
             return State()
 
     def _write_state(self) -> None:
@@ -299,9 +300,3 @@ class ModelManager:
                 continue
             shutil.rmtree(path, ignore_errors=True)
             path.with_name(f"{path.name}.sig").unlink(missing_ok=True)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return describe(error)
-    return " ".join(repr(error).split())[:300]

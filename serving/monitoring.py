@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from prometheus_client import Gauge
@@ -112,12 +111,7 @@ class VersionStats:
         return Accuracy(error_rate=rate, **self.counts)
 
 
-class CheckedBatch(NamedTuple):
-    """Hold one call's equations and results until they are checked."""
-
-    stats: VersionStats
-    equations: Sequence[Equation]
-    results: Sequence[Result]
+Batch = tuple[VersionStats, Sequence[Equation], Sequence[Result]]
 
 
 class Monitor:
@@ -125,7 +119,7 @@ class Monitor:
 
     def __init__(self, metrics: Metrics, mispredictions: Path, queue_size: int):
         self._metrics, self._queue_size = metrics, queue_size
-        self._queue: queue.Queue[CheckedBatch | None] = queue.Queue()
+        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._submitted = 0  # written by the event loop's thread only
         self._checked = 0  # and by the monitor's
         self._file = RotatingFileHandler(
@@ -161,7 +155,7 @@ class Monitor:
         """Enqueue a batch without waiting; where there is no room it stays unchecked."""
         if self.waiting + len(equations) <= self._queue_size:
             self._submitted += len(equations)
-            self._queue.put(CheckedBatch(stats, equations, results))
+            self._queue.put((stats, equations, results))
         else:
             stats.counts["unchecked"] += len(equations)
             self._metrics.unchecked.labels(stats.version).inc(len(equations))
@@ -170,19 +164,22 @@ class Monitor:
         since_pause = 0
         while (batch := self._queue.get()) is not None:
             try:
-                self._check(batch)
+                self._check(*batch)
             except Exception:  # a bug in one check must not end all others
                 log.exception("an answer could not be checked")
-            self._checked += len(batch.equations)
-            since_pause += len(batch.equations)
+            count = len(batch[1])
+            self._checked += count
+            since_pause += count
             if since_pause >= CHECKS_AT_A_TIME:
                 since_pause = 0
                 time.sleep(PAUSE_SECONDS)
 
-    def _check(self, batch: CheckedBatch) -> None:
-        stats, metrics = batch.stats, self._metrics
+    def _check(
+        self, stats: VersionStats, equations: Sequence[Equation], results: Sequence[Result]
+    ) -> None:
+        metrics = self._metrics
         checked: Counter[str] = Counter()
-        for equation, result in zip(batch.equations, batch.results, strict=True):
+        for equation, result in zip(equations, results, strict=True):
             if isinstance(result, Exception):
                 stats.counts["failed"] += 1
                 stats.add_question(equation, is_wrong=True)
@@ -198,7 +195,7 @@ class Monitor:
         for operation, count in checked.items():
             stats.counts["checked"] += count
             metrics.checked.labels(stats.version, operation).inc(count)
-        stats.drift.add(batch.equations)
+        stats.drift.add(equations)
 
     def _count_wrong(
         self, stats: VersionStats, equation: Equation, answer: Answer, expected: str

@@ -1,6 +1,6 @@
 """Answer clients of MLflow and of the Open Inference Protocol, as their own servers do.
 
-MLflow's scoring protocol: /ping, /version, POST /invocations in JSON; a row's column is `equation`.
+MLflow's scoring protocol: /ping, POST /invocations in JSON; a row's column is `equation`.
 The Open Inference Protocol, version 2 over HTTP, in JSON: one input `equation`, one output
 `answer`, both BYTES tensors. CSV, binary tensors, shared memory and compressed bodies are rejected.
 """
@@ -17,7 +17,6 @@ from serving.loaded_model import LoadedModel
 from serving.predict import Model, predict_many, require_json
 from serving.schemas import MAX_EQUATIONS
 
-MLFLOW_VERSION = "3.17.2"  # tests compare with this version's own server
 COLUMN, INPUT, OUTPUT = "equation", "equation", "answer"
 
 router = APIRouter()
@@ -92,12 +91,6 @@ async def ping(request: Request) -> Response:
     """Answer 200 if requests may be sent, as /readyz."""
     status = 503 if request.app.state.manager.unready_reason() else 200
     return Response("\n", status, media_type="application/json")
-
-
-@router.get("/version", tags=["MLflow"], response_class=Response)
-async def version() -> Response:
-    """Return the version of MLflow whose protocol this is."""
-    return Response(MLFLOW_VERSION, media_type="application/json")
 
 
 @router.post("/invocations", tags=["MLflow"], **ANSWERS)

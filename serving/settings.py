@@ -54,8 +54,6 @@ class Settings(BaseSettings):
     """Addresses of proxies whose X-Forwarded headers are trusted."""
     api_keys: str = ""
     """`NAME=SHA256` entries, comma-separated; `python -m serving.auth NAME` makes one."""
-    api_keys_file: Path | None = None
-    """File with the same entries, one a line."""
     poll_seconds: Seconds = 1.0
     """Time between two looks at the registry and at the error rate."""
     max_batch_size: Annotated[int, Field(ge=2, le=1024)] = 64

@@ -78,19 +78,6 @@ def test_bad_api_keys_are_refused(text):
         load_keys(Settings(api_keys=text))
 
 
-def test_api_keys_come_from_a_file_too(tmp_path):
-    file = tmp_path / "keys"
-    with pytest.raises(InvalidSettingsError, match="API_KEYS_FILE"):
-        load_keys(Settings(api_keys_file=file))
-    file.write_text(f"{GOOD}\ntwo={'1' * 64}\n")
-    assert load_keys(Settings(api_keys_file=file)) == {"one": "0" * 64, "two": "1" * 64}
-    with pytest.raises(InvalidSettingsError, match="both"):
-        load_keys(Settings(api_keys_file=file, api_keys=GOOD))
-    file.write_text("")
-    with pytest.raises(InvalidSettingsError, match="entry 1"):
-        load_keys(Settings(api_keys_file=file))
-
-
 def test_the_key_command_prints_a_key_that_opens(monkeypatch):
     command = [sys.executable, "-m", "serving.auth"]
     done = subprocess.run([*command, "mine"], capture_output=True, text=True, check=True)
