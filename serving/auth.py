@@ -11,28 +11,25 @@ import hmac
 import re
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from arithmetic.errors import UserError, cli_errors
 from serving.settings import InvalidSettingsError, Settings
 
 _ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64})=([0-9a-f]{64})")
 
-Headers = Iterable[tuple[bytes, bytes]]
 Digests = dict[str, str]  # hexadecimal SHA-256 of each key, by the key's name
 
 
-def find_name(digests: Digests, headers: Headers) -> str | None:
+def find_name(digests: Digests, headers: Mapping[bytes, bytes]) -> str | None:
     """Return the name of the key in `Authorization: Bearer` or `X-API-Key`, else None.
 
     It compares with every key in constant time, so that the time reveals nothing.
     """
-    presented = b""
-    for name, value in headers:
-        if name == b"x-api-key":
-            presented = value
-        elif name == b"authorization" and value[:7].lower() == b"bearer ":
-            presented = value[7:]
+    presented = headers.get(b"x-api-key", b"")
+    scheme, _, credential = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        presented = credential
     digest = hashlib.sha256(presented.strip()).hexdigest()
     matching = [name for name, known in digests.items() if hmac.compare_digest(digest, known)]
     return matching[0] if matching else None

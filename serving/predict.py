@@ -88,31 +88,23 @@ async def _parse_body(scope: Scope, receive: Receive) -> PredictRequest:
         raise RequestValidationError(entries) from error
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytearray:
     """Return the whole body; raise HTTPException if the client closed the connection."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts = [body]
-        while message.get("more_body"):
-            message = await receive()
-            parts.append(message.get("body", b""))
-        body = b"".join(parts)
-    if message["type"] != "http.request":
-        raise HTTPException(499, "the client closed the connection")
+    body, has_more = bytearray(), True
+    while has_more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise HTTPException(499, "the client closed the connection")
+        body += message.get("body", b"")
+        has_more = message.get("more_body", False)
     return body
 
 
 def check_content_type(scope: Scope) -> None:
     """Raise HTTPException unless the body is sent as JSON."""
-    content_type = b""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            if value == JSON_TYPE:
-                return
-            content_type = value
-    if not _JSON_TYPES.fullmatch(content_type):
-        shown = content_type.decode("latin-1")[:100] or "nothing"
+    content_type = dict(scope["headers"]).get(b"content-type", b"nothing")
+    if content_type != JSON_TYPE and not _JSON_TYPES.fullmatch(content_type):
+        shown = content_type.decode("latin-1")[:100]
         raise HTTPException(415, f"send Content-Type: application/json; this body has {shown}")
 
 

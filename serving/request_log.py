@@ -71,10 +71,12 @@ class RequestMiddleware:
             return
         started = time.perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
-        request_id = self._request_id(scope)
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = f"{self._prefix}-{next(self._numbers):x}".encode()
         state["request_id"], state["method"] = request_id.decode(), scope["method"]
-        is_head = scope["method"] == "HEAD"
-        if is_head:  # every GET route answers HEAD; the server keeps the original scope
+        if scope["method"] == "HEAD":  # every GET route answers it; the server drops the body
             scope = {**scope, "method": "GET"}
         status = 0
 
@@ -82,16 +84,14 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                sent = [*message.get("headers", ()), (b"x-request-id", request_id)]
                 if self._manager.is_draining:
-                    headers.append((b"connection", b"close"))
-                message["headers"] = headers
-            elif is_head:
-                message = {**message, "body": b""}
+                    sent.append((b"connection", b"close"))
+                message["headers"] = sent
             await send(message)
 
         try:
-            await self._app(scope, self._admit(scope, receive), send_with_id)
+            await self._app(scope, self._admit(scope, headers, receive), send_with_id)
         except HTTPException as error:  # from _admit: the application answers its own
             state["outcome"] = getattr(error, "outcome", None)
             response = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
@@ -102,25 +102,17 @@ class RequestMiddleware:
         finally:
             self._finish(scope, status, started)
 
-    def _request_id(self, scope: Scope) -> bytes:
-        """Return the client's X-Request-ID if it is a plain one, else a new one."""
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                return bytes(value)
-        return f"{self._prefix}-{next(self._numbers):x}".encode()
-
-    def _admit(self, scope: Scope, receive: Receive) -> Receive:
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """Return `receive` with a body limit; raise HTTPException."""
         if self._keys and not self._is_open(scope):
-            name = find_name(self._keys, scope["headers"])
+            name = find_name(self._keys, headers)
             if name is None:
                 raise UnauthorizedError("send an API key as `Authorization: Bearer` or `X-API-Key`")
             scope["state"]["api_key"] = name
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                if int(value) > self._max_body:
-                    raise self._too_large()
-                return receive  # the server reads no more than that
+        if b"content-length" in headers:
+            if int(headers[b"content-length"]) > self._max_body:
+                raise self._too_large()
+            return receive  # the server reads no more than that
         total = 0
 
         async def receive_limited() -> Message:

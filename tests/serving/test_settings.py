@@ -83,7 +83,7 @@ def test_the_key_command_prints_a_key_that_opens(monkeypatch):
     done = subprocess.run([*command, "mine"], capture_output=True, text=True, check=True)
     key, entry = (line.rpartition(": ")[2] for line in done.stdout.splitlines())
     keys = load_keys(Settings(api_keys=entry))
-    assert find_name(keys, [(b"authorization", f"Bearer {key}".encode())]) == "mine"
-    assert find_name(keys, [(b"x-api-key", b"another")]) is None
+    assert find_name(keys, {b"authorization": f"Bearer {key}".encode()}) == "mine"
+    assert find_name(keys, {b"x-api-key": b"another"}) is None
     bad = subprocess.run([*command, "a b"], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stderr[:6]) == (1, "error:")
