@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from registry import download
 from serving import explanation, predict, protocols
 from serving.auth import load_keys
-from serving.error_handlers import add_error_handlers
+from serving.error_handlers import HANDLERS
 from serving.explanation import ExplainThread
 from serving.metrics import Metrics
 from serving.model_manager import ModelManager
@@ -125,6 +125,7 @@ def create_app(settings: Settings, registry: Any = download) -> FastAPI:
         title="arithmetic-lm",
         description=DESCRIPTION,
         lifespan=lifespan,
+        exception_handlers=HANDLERS,
         routes=[PredictRoute(manager)],  # the first, so that it is matched first
         swagger_ui_parameters={"validatorUrl": None},  # else a badge by validator.swagger.io
     )
@@ -134,7 +135,6 @@ def create_app(settings: Settings, registry: Any = download) -> FastAPI:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for part in (router, predict.router, explanation.router, protocols.router):
         app.include_router(part)
-    add_error_handlers(app)
     app.add_middleware(RequestMiddleware, manager=manager, keys=keys, metrics=metrics)
     if settings.cors_origin_list:
         app.add_middleware(

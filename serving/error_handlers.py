@@ -7,7 +7,7 @@ RequestValidationError: `{"detail": [{"type", "loc", "msg", "input"}]}` with sta
 import json
 from typing import Any, ClassVar
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -102,8 +102,7 @@ def route_path(request: Request) -> str:
     return getattr(request.scope.get("route"), "path", "")
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _on_http_error(request: Request, error: HTTPException) -> Response:
     request.state.outcome = getattr(error, "outcome", None)
     path, detail = route_path(request), error.detail
     content = {"detail": detail}
@@ -115,8 +114,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return JSONResponse(content, error.status_code, error.headers)
 
 
-async def _on_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
     errors = [json_safe(entry) for entry in error.errors()[:MAX_REPORTED_ERRORS]]
     if route_path(request).startswith(("/invocations", "/v2")):
         texts = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in errors]
@@ -130,8 +128,8 @@ async def _on_bug(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": "internal server error"}, 500, headers)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Install the handlers."""
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_bug)
+HANDLERS: dict[Any, Any] = {
+    RequestValidationError: _on_validation_error,
+    HTTPException: _on_http_error,
+    Exception: _on_bug,
+}
