@@ -101,22 +101,3 @@ def test_cors_allows_the_origins_of_the_setting(
     response = client.post("/predict", json={"equation": "1+1="}, headers=headers)
     for answer in (preflight, response):
         assert answer.headers.get("access-control-allow-origin") == allowed
-
-
-def test_docs_describe_every_route(client):
-    paths = client.get("/openapi.json").json()["paths"]
-    assert {"/predict", "/predict/batch", "/explain", "/invocations", "/v2"} <= paths.keys()
-    predict = paths["/predict"]["post"]
-    schema = predict["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["$ref"].endswith("/PredictRequest")
-    assert {"200", "401", "422", "503", "504"} <= predict["responses"].keys()
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/predict", 405), ("DELETE", "/health", 405)],
-)
-def test_errors_of_the_framework_are_json(client, method, path, status):
-    response = client.request(method, path)
-    assert response.status_code == status
-    assert isinstance(response.json()["detail"], str)
