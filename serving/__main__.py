@@ -14,13 +14,13 @@ import resource
 import signal
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from arithmetic.errors import cli_errors
 from serving.app import create_app
-from serving.model_manager import ModelManager
 from serving.request_log import setup_logging
 from serving.settings import InvalidSettingsError, Settings, load_settings
 
@@ -34,15 +34,12 @@ TICK_SECONDS = 0.02
 class Server(uvicorn.Server):
     """Drain before uvicorn's shutdown."""
 
-    def __init__(self, config: uvicorn.Config, manager: ModelManager):
-        super().__init__(config)
-        self._manager = manager
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what arrives, then shut down; the grace period bounds the wait for the rest."""
         log.info("shutting down with %d connections", len(self.server_state.connections))
-        self._manager.is_draining = True  # RequestMiddleware adds `Connection: close`
-        await asyncio.sleep(self._manager.settings.drain_seconds)
+        app: Any = self.config.app
+        app.state.manager.is_draining = True  # RequestMiddleware adds `Connection: close`
+        await asyncio.sleep(app.state.settings.drain_seconds)
         for server in self.servers:
             server.close()
         waited = 0.0
@@ -69,7 +66,7 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=grace,
     )
-    return Server(config, app.state.manager)
+    return Server(config)
 
 
 def main() -> None:

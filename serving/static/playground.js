@@ -248,24 +248,13 @@ async function compare(equation, number) {
 
 const snapshots = [];
 
-function parseMetrics(text) {
-  const samples = [];
-  for (const line of text.split("\n")) {
-    const [, name, labels = "", value] = line.match(/^(\w+)(?:\{(.*)\})? (\S+)$/) ?? [];
-    if (!name) continue;
-    const pairs = [...labels.matchAll(/(\w+)="((?:\\.|[^"\\])*)"/g)];
-    samples.push({ name, value: Number(value), ...Object.fromEntries(pairs.map((p) => p.slice(1))) });
-  }
-  return samples;
-}
-
-function takeSnapshot(samples) {
+function takeSnapshot(metrics) {
   const buckets = new Map();
-  for (const { name, route = "", le, value } of samples) {
-    const isAnswer = ROUTES.includes(route) || route.endsWith("/infer");
-    if (name !== "arithmetic_request_seconds_bucket" || !isAnswer) continue;
+  const lines = /^arithmetic_request_seconds_bucket\{le="(.+)",route="(.+)"\} (\S+)$/gm;
+  for (const [, le, route, value] of metrics.matchAll(lines)) {
+    if (!ROUTES.includes(route) && !route.endsWith("/infer")) continue;
     const limit = le === "+Inf" ? Infinity : Number(le);
-    buckets.set(limit, (buckets.get(limit) ?? 0) + value);
+    buckets.set(limit, (buckets.get(limit) ?? 0) + Number(value));
   }
   return { time: performance.now() / 1000, buckets, count: buckets.get(Infinity) ?? 0 };
 }
@@ -376,7 +365,7 @@ async function poll() {
       $("compare-heading").textContent = `Compared with ${health.compare_url}`;
       showVersion(health);
       showExamples(health);
-      snapshots.push(takeSnapshot(parseMetrics(await request("metrics"))));
+      snapshots.push(takeSnapshot(await request("metrics")));
       if (snapshots.length > WINDOW_POLLS + 1) snapshots.shift();
       showLive(health);
     } catch (error) {
