@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from arithmetic import artifacts
 from arithmetic.artifacts import ArtifactConfig, GrammarConfig, ModelConfig
@@ -21,6 +21,13 @@ from arithmetic.input_profile import profile, write_profile
 from arithmetic.tokenizer import IDS, VOCABULARY_SIZE
 
 FORMAT = get_format("+")
+GATHER = """table (int64[batch, prompt] {prompts}) => (int64[batch, tokens] {generated}) {{
+    products = MatMul({prompts}, weights)
+    sums = Squeeze(products, axes)
+    indices = Add(sums, offset)
+    bytes = Gather(rows, indices)
+    {generated} = Cast <to = 7> (bytes)
+}}"""
 # Makes some of an operation's generated ids [N, T] wrong, given operands [N] and [N].
 Corrupt = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
@@ -78,21 +85,9 @@ def _decoder(grammar: Grammar, corrupt: Corrupt | None) -> onnx.ModelProto:
     constants: dict[str, np.ndarray] = {
         "weights": weights.astype(np.int64)[:, None],
         "offset": np.array([-IDS["+"] * size * size], np.int64),
-        "table": np.concatenate(tables).astype(np.uint8),
+        "rows": np.concatenate(tables).astype(np.uint8),
         "axes": np.array([1], np.int64),
     }
-    nodes = [
-        helper.make_node("MatMul", [PROMPTS, "weights"], ["products"]),
-        helper.make_node("Squeeze", ["products", "axes"], ["sums"]),
-        helper.make_node("Add", ["sums", "offset"], ["indices"]),
-        helper.make_node("Gather", ["table", "indices"], ["bytes"]),
-        helper.make_node("Cast", ["bytes"], [GENERATED], to=TensorProto.INT64),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        FORMAT.name,
-        [helper.make_tensor_value_info(PROMPTS, TensorProto.INT64, ["batch", 2 * digits + 2])],
-        [helper.make_tensor_value_info(GENERATED, TensorProto.INT64, ["batch", None])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
+    graph = onnx.parser.parse_graph(GATHER.format(prompts=PROMPTS, generated=GENERATED))
+    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -63,13 +63,14 @@ def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes
 
 @contextmanager
 def run_service(log: Path, ready: str = "/readyz", **settings: object) -> Iterator[Service]:
-    """Run `python -m serving`; end it by SIGTERM.
+    """Run `python -m serving`, its models in `cache` beside the log; end it by SIGTERM.
 
     Args:
         ready: the path to wait for; /livez answers without a model.
         settings: the environment; None removes a variable.
     """
-    merged = {**os.environ, "OMP_NUM_THREADS": 1, **settings}
+    own = {"OMP_NUM_THREADS": 1, "MODEL_CACHE": log.parent / "cache"}
+    merged = {**os.environ, **own, **settings}
     variables = {name: str(value) for name, value in merged.items() if value is not None}
     with build_service(log, variables, ready=ready) as server:
         yield Service(server.process, server.port, log)

@@ -27,16 +27,15 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def production(tmp_path_factory, exact_model) -> Iterator[Service]:
-    root = tmp_path_factory.mktemp("production")
-    with run_service(root / "log", MODEL_URI=exact_model, MODEL_CACHE=root / "cache") as service:
+    log = tmp_path_factory.mktemp("production") / "log"
+    with run_service(log, MODEL_URI=exact_model) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def candidate(tmp_path_factory) -> Iterator[Service]:
     root = tmp_path_factory.mktemp("candidate")
-    model = make_model(root / "model", seed=7)
-    with run_service(root / "log", MODEL_URI=model, MODEL_CACHE=root / "cache") as service:
+    with run_service(root / "log", MODEL_URI=make_model(root / "model", seed=7)) as service:
         yield service
 
 

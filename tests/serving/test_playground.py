@@ -29,8 +29,7 @@ def models(tmp_path_factory, exact_model):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory, models) -> Iterator[Service]:
-    root = tmp_path_factory.mktemp("service")
-    with run_service(root / "log", MODEL_URI=models[0], MODEL_CACHE=root / "cache") as service:
+    with run_service(tmp_path_factory.mktemp("service") / "log", MODEL_URI=models[0]) as service:
         yield service
 
 
@@ -143,15 +142,8 @@ def test_the_strip_shows_version_and_live_numbers(browser, service):
 @needs_chromium
 def test_a_second_version_is_shown_beside(browser, models, tmp_path):
     with (
-        run_service(
-            tmp_path / "other", MODEL_URI=models[1], MAX_ERROR_RATE=1, MODEL_CACHE=tmp_path / "1"
-        ) as other,
-        run_service(
-            tmp_path / "log",
-            MODEL_URI=models[0],
-            MODEL_CACHE=tmp_path / "2",
-            COMPARE_URL=f"http://127.0.0.1:{other.port}",
-        ) as service,
+        run_service(tmp_path / "other", MODEL_URI=models[1], MAX_ERROR_RATE=1) as other,
+        run_service(tmp_path / "log", MODEL_URI=models[0], COMPARE_URL=other.address) as service,
     ):
         with open_page(browser, f"{service.address}#7-12=") as page:
             expect(page.locator("#verdict")).to_have_class("badge right")
@@ -168,9 +160,7 @@ def test_a_second_version_is_shown_beside(browser, models, tmp_path):
 def test_the_page_asks_for_the_key_of_a_closed_service(browser, models, tmp_path):
     keys = f"page={hashlib.sha256(b'secret').hexdigest()}"
     with (
-        run_service(
-            tmp_path / "log", MODEL_URI=models[0], API_KEYS=keys, MODEL_CACHE=tmp_path / "cache"
-        ) as service,
+        run_service(tmp_path / "log", MODEL_URI=models[0], API_KEYS=keys) as service,
         open_page(browser, service.address, errors="401") as page,
     ):
         expect(page.get_by_role("alert")).to_contain_text("API key")
