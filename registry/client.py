@@ -7,6 +7,7 @@ experiment's copy below `.dvc/tmp/exps` uses the store of its repository.
 The service imports this with mlflow-skinny: SQLite and filelock are imported where they are used.
 """
 
+import getpass
 import logging
 import os
 import sqlite3
@@ -168,15 +169,19 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200]
 
 
-def _proxy() -> str:
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
+def user_name() -> str:
+    """Return the user's name; a container's user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
-    address = urlsplit(tracking_uri())
-    proxy = getproxies().get(address.scheme)
-    if proxy is None or proxy_bypass(address.hostname or ""):
-        return ""
-    return f" through the proxy {public(proxy)}"
+
+def _proxy() -> str:
+    from requests.utils import get_environ_proxies, select_proxy
+
+    proxy = select_proxy(tracking_uri(), get_environ_proxies(tracking_uri()))
+    return f" through the proxy {public(proxy)}" if proxy else ""
 
 
 def _create_database(database: Path) -> None:

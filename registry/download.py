@@ -13,13 +13,17 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from arithmetic import artifacts
 from arithmetic.errors import InvalidModelError
-from registry import DIGEST_TAG, MODEL_NAME, MODEL_PATH, SIGNATURE_PATH, signing
+from registry import DIGEST_TAG, MODEL_NAME, MODEL_PATH, PRODUCTION, SIGNATURE_PATH, signing
 from registry.client import open_client, registry_errors
 from registry.exceptions import VersionNotFoundError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 LOCAL = "local"  # the version of a model directory on this disk
 
@@ -64,20 +68,7 @@ def resolve(model_uri: str) -> ModelVersionRef:
 
 @registry_errors()
 def _resolve_registered(name: str, alias: str | None, number: str | None) -> ModelVersionRef:
-    from mlflow.exceptions import MlflowException
-
-    client = open_client()
-    try:
-        if alias is None:
-            version = client.get_model_version(name, str(number))
-        else:
-            version = client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code not in _ABSENT:
-            raise
-        missing = f"no version {number}" if alias is None else f"no version with the alias {alias}"
-        hint = "look at the versions in `mlflow ui`, or run `make promote VERSION=n`"
-        raise VersionNotFoundError(f"{name} has {missing}", hint) from error
+    version = get_version(open_client(), number, alias, name)
     digest, source = version.tags.get(DIGEST_TAG, ""), str(version.source)
     title = f"version {version.version} of {name}"
     if not re.fullmatch("[0-9a-f]{64}", digest):
@@ -86,6 +77,39 @@ def _resolve_registered(name: str, alias: str | None, number: str | None) -> Mod
         message = f"{title} has its files outside of the store, in {source}"
         raise VersionNotFoundError(message, _ANOTHER)
     return ModelVersionRef(name, str(version.version), version.run_id or "", digest, source)
+
+
+def get_version(
+    client: "MlflowClient",
+    number: str | None = None,
+    alias: str | None = PRODUCTION,
+    name: str = MODEL_NAME,
+) -> "ModelVersion":
+    """Return the version with a number as somebody typed it, else the one that an alias names.
+
+    Raises:
+        VersionNotFoundError: there is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if number:
+            return client.get_model_version(name, number)
+        return client.get_model_version_by_alias(name, str(alias))
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        known = sorted(int(v.version) for v in client.search_model_versions(f"name = '{name}'"))
+        missing = f"{name} has no version {number}" if number else f"no version is {alias}"
+        hint = f"the latest are {', '.join(map(str, known[-10:]))}: `make promote VERSION=n`"
+        raise VersionNotFoundError(missing, hint if known else "run `dvc repro`") from error
+
+
+def alias_target(client: "MlflowClient", alias: str) -> str | None:
+    """Return the number of the version that an alias names, None if there is none."""
+    models = client.search_registered_models(f"name = '{MODEL_NAME}'")
+    number = models[0].aliases.get(alias) if models else None
+    return None if number is None else str(number)
 
 
 def download(ref: ModelVersionRef, into: Path) -> Path:

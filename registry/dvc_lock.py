@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dvc.utils.flatten import flatten
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
@@ -67,18 +68,6 @@ def _duplicate_keys(node: Node) -> Iterator[tuple[str, list[int]]]:
         lines[str(key.value)].append(key.start_mark.line + 1)
         yield from _duplicate_keys(value)
     yield from ((key, at) for key, at in lines.items() if len(at) > 1)
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested sections as one mapping with dotted keys; lists are values."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
 
 
 @dataclass(frozen=True)

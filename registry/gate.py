@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from arithmetic.artifacts import GrammarConfig
 from arithmetic.errors import InvalidParamsError
 from registry.dvc_lock import read_yaml
 from registry.exceptions import RegistryError
@@ -33,32 +34,17 @@ class Gate(BaseModel):
     max_error_rate: float | None = Field(default=None, gt=0, le=1)
 
 
-class _Domain(BaseModel):
-    operations: tuple[str, ...]
-    max_operand: int
-
-    def __str__(self) -> str:
-        return f"{' '.join(self.operations)} over 0-{self.max_operand}"
-
-    def includes(self, other: "_Domain") -> bool:
-        return {*other.operations} <= {*self.operations} and other.max_operand <= self.max_operand
-
-
-class _Sampled(BaseModel):
-    error_rate_bound: float
-
-
 class _Report(BaseModel):
     """Hold what the rules read of reports/evaluation.json."""
 
-    domain: _Domain
+    domain: GrammarConfig
     complete: bool
     errors: int
     equations: int
     minimum_margin: float
     decoding_differs_from_pass: int
     graph_differs_from_decoding: int
-    sampled: _Sampled | None = None
+    sampled: dict[str, float] = {}
 
 
 def read_gate(root: Path) -> Gate:
@@ -87,7 +73,7 @@ def violations(
     candidate = _parse(report)
     clauses = []
     # Conditions are negated, since a figure that is NaN compares as false.
-    bound = candidate.sampled.error_rate_bound if candidate.sampled else math.inf
+    bound = candidate.sampled.get("error_rate_bound", math.inf)
     if not candidate.complete and not bound <= (gate.max_error_rate or 0):
         clauses.append(
             f"evaluated on {candidate.equations:,} equations and not on its whole domain: error "
@@ -98,17 +84,16 @@ def violations(
     differing = candidate.decoding_differs_from_pass + candidate.graph_differs_from_decoding
     if differing:
         clauses.append(f"{differing:,} equations on which pass, decoding and graph differ")
-    if gate.min_margin is not None and not candidate.minimum_margin >= gate.min_margin:
-        clauses.append(
-            f"minimum margin {candidate.minimum_margin}, promote.min_margin is {gate.min_margin}"
-        )
+    margin = candidate.minimum_margin
+    if gate.min_margin is not None and not margin >= gate.min_margin:
+        clauses.append(f"minimum margin {margin}, promote.min_margin is {gate.min_margin}")
     if production_report is None:
         return clauses
     production = _parse(production_report)
-    if not candidate.domain.includes(production.domain):
-        clauses.append(
-            f"domain {candidate.domain}, which does not include Production's ({production.domain})"
-        )
+    ours, theirs = candidate.domain, production.domain
+    if not {*theirs.operations} <= {*ours.operations} or theirs.max_operand > ours.max_operand:
+        domains = [f"{' '.join(d.operations)} over 0-{d.max_operand}" for d in (ours, theirs)]
+        clauses.append("domain {}, which does not include Production's ({})".format(*domains))
     elif candidate.errors > production.errors:
         clauses.append(f"{candidate.errors:,} errors, Production has {production.errors:,}")
     return clauses

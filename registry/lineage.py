@@ -10,26 +10,72 @@ experiment that is in no commit; a broken link ends it with exit status 1.
 """
 
 import argparse
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arithmetic.errors import InvalidModelError, cli_errors
-from registry import DIGEST_TAG, MODEL_NAME, PRODUCTION, commits
+from arithmetic.errors import InvalidModelError, InvalidParamsError, cli_errors
+from registry import DIGEST_TAG, MODEL_NAME, REPORT_PATH, REPORT_TAG, RUN_TAG, commits
 from registry.client import open_client, registry_errors, repository_root
-from registry.download import download, resolve
-from registry.dvc_lock import md5
-from registry.exceptions import BrokenLineageError, VersionNotFoundError
+from registry.download import download, get_version, resolve
+from registry.dvc_lock import DvcLock, md5, md5_of_bytes, parse_lock, parse_yaml
+from registry.exceptions import BrokenLineageError, StaleWorkspaceError
 from registry.service_health import get_health
-from registry.versions import (
-    Evaluation,
-    alias_target,
-    check_link,
-    get_evaluation,
-    get_version,
-)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+_REPAIR = "check out its commit, delete the run in MLflow and run `dvc repro`"
+
+
+class Evaluation(NamedTuple):
+    """Hold a version's latest evaluation: its run, the run's dvc.lock, and the report."""
+
+    run: "Run"
+    lock: DvcLock
+    report: dict[str, Any]
+
+
+def get_evaluation(client: "MlflowClient", version: "ModelVersion") -> Evaluation:
+    """Return the evaluation that a version points at.
+
+    Raises:
+        BrokenLineageError: there is none, it was edited, or it is of another model.
+    """
+    run_id = version.tags.get(REPORT_TAG)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, f"attributes.run_id = '{run_id}'")
+    if not runs:
+        message = f"version {version.version} has no evaluation: run {run_id} is not in the store"
+        raise BrokenLineageError(message, _REPAIR)
+    try:
+        lock = parse_lock(parse_yaml(_read_artifact(client, runs[0], "dvc.lock"), "its dvc.lock"))
+    except (InvalidParamsError, StaleWorkspaceError) as error:
+        raise BrokenLineageError(f"run {run_id} has no valid dvc.lock: {error}", _REPAIR) from error
+    _check_link("run -> dvc.lock", lock.digest, runs[0].data.tags.get(RUN_TAG))
+    content = _read_artifact(client, runs[0], REPORT_PATH)
+    _check_link("dvc.lock -> evaluation", md5_of_bytes(content), lock.outs[REPORT_PATH])
+    report: dict[str, Any] = json.loads(content)
+    _check_link("evaluation -> version", report["model_digest"], version.tags.get(DIGEST_TAG))
+    return Evaluation(runs[0], lock, report)
+
+
+def _read_artifact(client: "MlflowClient", run: "Run", path: str) -> bytes:
+    run_id = run.info.run_id
+    if path not in {info.path for info in client.list_artifacts(run_id, os.path.dirname(path))}:
+        raise BrokenLineageError(f"run {run_id} holds no {path}", _REPAIR)
+    with tempfile.TemporaryDirectory() as scratch:
+        return Path(client.download_artifacts(run_id, path, scratch)).read_bytes()
+
+
+def _check_link(ends: str, actual: object, expected: object) -> None:
+    if actual != expected:
+        raise BrokenLineageError(f"{ends}: {actual} and not {expected}", _REPAIR)
 
 
 class Link(NamedTuple):
@@ -57,19 +103,16 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
     """
     client = open_client()
     health = get_health(service_url) if service_url else {}
-    number = number or health.get("model_version") or alias_target(client, PRODUCTION)
-    if number is None:
-        raise VersionNotFoundError(f"no version is {PRODUCTION}", "name one, or promote one")
-    version = get_version(client, number)
+    version = get_version(client, number or health.get("model_version"))
     title, model_digest = f"version {version.version}", version.tags.get(DIGEST_TAG)
     if service_url:
         served = (health.get("model_version"), health.get("model_digest"))
-        check_link("answer -> version", served, (str(version.version), model_digest))
+        _check_link("answer -> version", served, (str(version.version), model_digest))
         yield Link("answer -> version", f"{service_url} serves {title}")
     evaluation = get_evaluation(client, version)
     with tempfile.TemporaryDirectory() as scratch:
+        ref = resolve(f"models:/{MODEL_NAME}/{version.version}")
         try:
-            ref = resolve(f"models:/{MODEL_NAME}/{version.version}")
             directory = download(ref, Path(scratch))
         except InvalidModelError as error:
             raise BrokenLineageError(f"version -> model: {error}", error.hint) from error
@@ -77,7 +120,7 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
         for path, locked in evaluation.lock.outs.items():
             if path.startswith("model/"):
                 present = md5(directory / path.removeprefix("model/"))
-                check_link(f"dvc.lock -> {path}", present, locked)
+                _check_link(f"dvc.lock -> {path}", present, locked)
     run = evaluation.run.info
     yield Link("version -> run", f"run {run.run_id} ({run.run_name}) evaluated that model")
     yield Link("run -> dvc.lock", f"digest {evaluation.lock.digest}; it names those model files")
@@ -114,7 +157,7 @@ def _commit_links(root: Path, evaluation: Evaluation) -> Iterator[Link]:
 def main() -> None:
     """Print the links, one a line."""
     parser = argparse.ArgumentParser(prog="python -m registry.lineage")
-    parser.add_argument("version", nargs="?", help=f"its number; {PRODUCTION} if left out")
+    parser.add_argument("version", nargs="?", help="its number; Production if left out")
     number, service_url = parser.parse_args().version, os.environ.get("SERVICE_URL", "")
     with cli_errors(), registry_errors():
         for link in check_links(repository_root(), number, service_url):

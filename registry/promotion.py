@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 
 from arithmetic.errors import InvalidModelError, cli_errors
 from registry import MODEL_NAME, PREVIOUS, PRODUCTION
-from registry.client import open_client, registry_errors, repository_root
-from registry.download import download, resolve
+from registry.client import open_client, registry_errors, repository_root, user_name
+from registry.download import alias_target, download, get_version, resolve
 from registry.exceptions import BrokenLineageError, PromotionRefusedError, VersionNotFoundError
 from registry.gate import read_gate, violations
-from registry.record import user_name
+from registry.lineage import get_evaluation
 from registry.service_health import candidate_violations
-from registry.versions import alias_target, get_evaluation, get_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,6 +59,7 @@ def promote(
     gate = read_gate(root)
     client = open_client()
     version, current = get_version(client, number), alias_target(client, PRODUCTION)
+    number = str(version.version)
     if current == number:
         return f"version {number} of {MODEL_NAME} is {PRODUCTION} already"
     clauses = _damage(number)
@@ -93,11 +93,9 @@ def rollback(reason: str = "") -> str:
         VersionNotFoundError: no version is Production.
     """
     client = open_client()
-    current, previous = alias_target(client, PRODUCTION), alias_target(client, PREVIOUS)
-    if current is None:
-        raise VersionNotFoundError(f"no version is {PRODUCTION}", "`make promote VERSION=n`")
-    preceding = get_version(client, current).tags.get(_FROM_TAG)
-    if previous is None or previous != preceding:
+    production, previous = get_version(client), alias_target(client, PREVIOUS)
+    current = str(production.version)
+    if previous is None or previous != production.tags.get(_FROM_TAG):
         raise PromotionRefusedError(
             f"{PREVIOUS} ({previous or 'none'}) is not what preceded version {current}: "
             f"{PRODUCTION} was moved by hand, or is the first one",

@@ -7,7 +7,6 @@ directory. So repeating it does nothing, and after a kill at any moment it compl
 run is deleted and logged anew, and a version is created together with its tags.
 """
 
-import getpass
 import json
 import os
 import shutil
@@ -28,7 +27,13 @@ from registry import (
     run_content,
     signing,
 )
-from registry.client import artifact_location, open_client, registry_errors, repository_root
+from registry.client import (
+    artifact_location,
+    open_client,
+    registry_errors,
+    repository_root,
+    user_name,
+)
 from registry.commits import head
 from registry.dvc_lock import DvcLock, check_workspace, read_lock
 from registry.exceptions import StaleWorkspaceError
@@ -221,11 +226,3 @@ def _describe(client: "MlflowClient", number: str, run_id: str, report: dict[str
         client.set_model_version_tag(MODEL_NAME, number, key, report[key])
     # Last: as long as it is missing, a repeat describes the version again.
     client.set_model_version_tag(MODEL_NAME, number, REPORT_TAG, run_id)
-
-
-def user_name() -> str:
-    """Return the user's name; a container's user may have none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

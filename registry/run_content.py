@@ -1,10 +1,11 @@
 """Convert the pipeline's files to the metrics, data sets and description of an MLflow run."""
 
-import csv
 import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from arithmetic.grammar import OPERATIONS
 from registry.dvc_lock import DvcLock
@@ -48,17 +49,16 @@ def numbers(root: Path, report: dict[str, Any]) -> dict[str, float]:
 
 def curves(root: Path) -> dict[int, dict[str, float]]:
     """Return the metrics of each step, from metrics/history.csv and metrics/grpo.csv."""
-    texts: dict[int, dict[str, str]] = defaultdict(dict)
-    for row in _read_csv(root / "metrics" / "history.csv"):
-        texts[int(row["step"])] |= {name: row.get(key, "") for key, name in _CURVES.items()}
-    for row in _read_csv(root / "metrics" / "grpo.csv"):
-        step, operation = int(row.pop("step")), OPERATIONS[row.pop("operation")].name
-        for key, text in row.items():
-            name = f"grpo/{key}" if key in _SHARED else f"grpo/{key}_{operation}"
-            texts[step][name] = text
+    points: dict[int, dict[str, Any]] = defaultdict(dict)
+    for row in pd.read_csv(root / "metrics" / "history.csv").to_dict("records"):
+        points[row["step"]] |= {name: row[key] for key, name in _CURVES.items()}
+    for row in pd.read_csv(root / "metrics" / "grpo.csv").to_dict("records"):
+        step, operation = row.pop("step"), OPERATIONS[row.pop("operation")].name
+        for key, value in row.items():
+            points[step][f"grpo/{key}" if key in _SHARED else f"grpo/{key}_{operation}"] = value
     return {
-        step: {name: float(text) for name, text in values.items() if text not in ("", "nan")}
-        for step, values in sorted(texts.items())
+        step: {name: float(value) for name, value in values.items() if pd.notna(value)}
+        for step, values in points.items()
     }
 
 
@@ -102,8 +102,3 @@ To reproduce it, with the `dvc.lock` and `params.yaml` among this run's artifact
     make setup
     dvc repro
 """
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dvc.utils.flatten import flatten
+
 from arithmetic.errors import UserError, cli_errors
 from registry.commits import git, head
-from registry.dvc_lock import flatten, read_yaml
+from registry.dvc_lock import read_yaml
 from stages.params import validate_params
 
 ROOT = Path(__file__).resolve().parents[1]

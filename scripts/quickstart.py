@@ -22,9 +22,9 @@ from pathlib import Path
 from arithmetic.errors import UserError, cli_errors
 from registry import MODEL_NAME, PRODUCTION
 from registry.client import open_client, registry_errors
+from registry.download import alias_target
 from registry.promotion import promote
 from registry.record import record
-from registry.versions import alias_target
 from scripts.experiment import ROOT, dvc
 from scripts.server_process import build_service, request, wait_for
 

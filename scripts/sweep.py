@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arithmetic.errors import UserError, cli_errors
-from registry.client import open_client, registry_errors
+from registry.client import open_client, registry_errors, user_name
 from registry.commits import git
 from registry.dvc_lock import read_lock, read_yaml
-from registry.record import Recorded, record, user_name
+from registry.record import Recorded, record
 from scripts.experiment import ROOT
 from stages.cluster import connect
 from stages.params import validate_params

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 from dvc.cli.parser import get_main_parser
+from dvc.utils.flatten import flatten
 from mlflow.cli import cli as mlflow_cli
 
 from benchmarks.results_file import ROOT
 from benchmarks.tutorial import read_lines
-from registry.dvc_lock import flatten, read_yaml
+from registry.dvc_lock import read_yaml
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")

@@ -33,8 +33,8 @@ TABLES = {
     "data/test.csv": "equation,answer\n3+4=,7\n",
     "metrics/data_summary.csv": "split,equations\ntrain,2\n",
     "metrics/history.csv": (
-        "step,learning_rate,train_loss,validation_loss,validation_exact_match\n"
-        "0,0.01,2.5,,\n100,0.001,0.5,0.4,1.0\n"
+        "step,learning_rate,train_loss,validation_loss,validation_token_accuracy,"
+        "validation_exact_match\n0,0.01,2.5,,,\n100,0.001,0.5,0.4,1.0,1.0\n"
     ),
     "metrics/grpo.csv": "step,operation,reward\n",
 }

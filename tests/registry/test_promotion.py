@@ -9,10 +9,10 @@ import pytest
 from arithmetic.errors import InvalidParamsError
 from registry import DIGEST_TAG, MODEL_NAME, PREVIOUS, PRODUCTION
 from registry.client import open_client
+from registry.download import alias_target
 from registry.exceptions import PromotionRefusedError, VersionNotFoundError
 from registry.gate import read_gate
 from registry.promotion import promote, rollback
-from registry.versions import alias_target
 from tests.small_project import ROOT
 
 

@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from dvc.utils.flatten import flatten
 from dvc.utils.hydra import apply_overrides
 
 from arithmetic.errors import InvalidParamsError, UserError
 from benchmarks.workspace import git
-from registry.dvc_lock import flatten, read_yaml
+from registry.dvc_lock import read_yaml
 from scripts.experiment import find_experiment, load_experiment, overrides
 
 ROOT = Path(__file__).resolve().parents[2]
