@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
+from benchmarks.workspace import USER_SETTINGS
 from serving.settings import Settings
 from tests.small_project import make_project
 
@@ -29,19 +30,7 @@ hypothesis.settings.load_profile("tests")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test must not use the user's registry or keys.
-USER_SETTINGS = (
-    "MLFLOW_",
-    "SIGNING_KEY",
-    "TRUSTED_KEY",
-    "SERVICE_URL",
-    "DVC_EXP_",
-    "DVC_STAGE",
-    "GIT_",
-    "FORWARDED_",
-    "AWS_",
-    "PROMETHEUS_MULTIPROC_DIR",
-    "RAY_",
-)
+SETTINGS = (*USER_SETTINGS, "TRUSTED_KEY", "SERVICE_URL", "FORWARDED_", "AWS_", "PROMETHEUS_")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,7 +39,7 @@ def _no_user_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     settings = {name.upper() for name in Settings.model_fields}
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.upper() in settings or name.startswith(USER_SETTINGS):
+            if name.upper() in settings or name.startswith(SETTINGS):
                 patch.delenv(name)
         patch.setenv("MODEL_CACHE", str(tmp_path_factory.mktemp("models")))
         yield

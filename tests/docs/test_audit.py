@@ -1,27 +1,23 @@
-"""The audit names files and tests that exist."""
+"""The audit and the security page name files, tests and targets that exist."""
 
 import re
 
+import pytest
+
 from benchmarks.results_file import ROOT
 
-AUDIT = (ROOT / "docs" / "audit.md").read_text("utf-8")
+TESTS = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 
-def test_named_files_exist():
-    committed_elsewhere = ("reports/",)  # in DVC's cache
-    for path in re.findall(r"`([\w./-]+/[\w.-]+\.\w+)`", AUDIT):
-        assert path.startswith(committed_elsewhere) or (ROOT / path).is_file(), path
-
-
-def test_named_tests_exist():
-    code = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    names = re.findall(r"`(test_\w+)`", AUDIT)
-    assert len(names) > 30
-    for name in names:
-        assert f"def {name}(" in code, name
-
-
-def test_named_targets_exist():
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in set(re.findall(r"`make ([a-z-]+)", AUDIT)):
-        assert re.search(rf"^{target}:", makefile, re.M), target
+@pytest.mark.parametrize("page", ["audit.md", "explanation/security.md"])
+def test_named_files_tests_and_targets_exist(page):
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for path in re.findall(r"`([\w./-]+/[\w.-]+\.\w+)", text):
+        assert path.startswith("reports/") or (ROOT / path).is_file(), path  # in DVC's cache
+    tests = re.findall(r"`(?:(tests/\S+\.py)::)?(test_\w+)`", text)
+    assert len(tests) > 20
+    for path, name in tests:
+        assert f"def {name}(" in ((ROOT / path).read_text("utf-8") if path else TESTS), name
+    for target in re.findall(r"`make ([a-z-]+)", text):
+        assert re.search(rf"^{target}:", MAKEFILE, re.M), target

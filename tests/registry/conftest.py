@@ -57,7 +57,9 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def versions(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a store with three versions, and `project-1` to `-3` beside it."""
     shutil.copytree(recorded, tmp_path / "recorded")
-    return use_store(monkeypatch, tmp_path / "recorded" / "store")
+    folder = use_store(monkeypatch, tmp_path / "recorded" / "store")
+    open_client()  # corrects the locations of the copy
+    return folder
 
 
 @pytest.fixture

@@ -140,7 +140,6 @@ def test_candidate_service_must_have_answered_without_an_error(
 
 
 def test_command_line_prints_error_and_hint(versions):
-    open_client()  # corrects the locations in the copy of the store, which it reports
     command = [sys.executable, "-m", "registry.promotion", "99"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")

@@ -80,7 +80,6 @@ def test_largest_report_gives_at_most_25_metrics(project):
 def test_registered_model_has_no_pickle_and_answers_by_mlflow_from_another_directory(
     versions, tmp_path
 ):
-    open_client()  # corrects the locations in the copy of the store
     code = (
         "import mlflow, pandas; model = mlflow.pyfunc.load_model('models:/arithmetic-lm/2');"
         "rows = pandas.DataFrame({'equation': ['7-9=', '8+8=']});"
@@ -94,7 +93,6 @@ def test_registered_model_has_no_pickle_and_answers_by_mlflow_from_another_direc
 
 
 def test_repeating_changes_nothing(versions):
-    open_client()  # corrects the locations in the copy of the store
     before = (versions / "mlflow.db").read_bytes()
     done = record(versions.parent / "project-1")
     assert (done.version, done.is_new_run, done.is_new_version) == ("1", False, False)
