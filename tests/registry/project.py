@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from arithmetic import artifacts
 from registry.dvc_lock import md5
 from tests.serving.model_directories import make_model
@@ -23,10 +21,10 @@ STAGES = {
     "train": (
         [f"model/{name}" for name in ("config.json", "model.safetensors", "input_profile.json")]
         + ["metrics/history.csv", "metrics/grpo.csv", "reports/training.json"],
-        ["model", "train.seed"],
+        ["model", "train"],
     ),
     "export": (["model/decoders"], []),
-    "evaluate": (["metrics/evaluation.json", "reports/evaluation.json"], ["evaluate"]),
+    "evaluate": (["reports/evaluation.json"], ["evaluate"]),
 }
 TABLES = {
     "data/train.csv": "equation,answer\n1+1=,2\n7-9=,-2\n",
@@ -44,18 +42,18 @@ TRAINING = {"parameters": 123, "steps": 100, "stopped_early": False, "best_step"
 def make_project(root: Path, seed: int = 1, **report: Any) -> Path:
     """Write a project whose model is determined by `seed` and whose evaluation by `report`."""
     make_model(root / "model", max_operand=9, seed=seed)
-    for folder in ("data", "metrics", "reports"):
-        (root / folder).mkdir()
     for path, text in TABLES.items():
+        (root / path).parent.mkdir(exist_ok=True)
         (root / path).write_text(text)
+    (root / "reports").mkdir()
     write_json(root / "reports/training.json", TRAINING)
-    write_yaml(root / "params.yaml", {**PARAMS, "train": {**PARAMS["train"], "seed": seed}})
+    write_json(root / "params.yaml", {**PARAMS, "train": {**PARAMS["train"], "seed": seed}})
     write_evaluation(root, **report)
     return root
 
 
 def write_evaluation(root: Path, **changes: Any) -> None:
-    """Write the evaluation's files, and the dvc.lock of the project as it is now."""
+    """Write the evaluation's report, and the dvc.lock of the project as it is now."""
     counts = {"errors": 0, "equations": 200, "exact_match": 1.0, "minimum_margin": 4.5}
     report = {
         "model_digest": artifacts.digest(root / "model"),
@@ -68,38 +66,20 @@ def write_evaluation(root: Path, **changes: Any) -> None:
         "never_trained_on": {"errors": 0, "equations": 190, "exact_match": 1.0},
         "test": {"errors": 0, "equations": 1, "exact_match": 1.0},
         "first_failures": [],
-    } | changes
-    write_json(root / "reports/evaluation.json", report)
-    write_json(root / "metrics/evaluation.json", {key: report[key] for key in counts})
-    _write_lock(root)
-
-
-def _write_lock(root: Path) -> None:
-    """Write dvc.lock as DVC does, with the MD5s of the files that are there."""
-    params = YAML(typ="safe").load(root / "params.yaml")
-    params["train.seed"] = params["train"]["seed"]
-    stages: dict[str, Any] = {"register": {"cmd": "python -m stages.register", "deps": []}}
+    }
+    write_json(root / "reports/evaluation.json", report | changes)
+    params = json.loads((root / "params.yaml").read_text())
+    stages: dict[str, Any] = {"register": {"cmd": "python -m stages.register"}}
     for name, (outs, used) in STAGES.items():
         deps = ["hard_cases.csv"] if (root / "hard_cases.csv").exists() else []
         stages[name] = {
-            "cmd": f"python -m stages.{name}",
-            "deps": [_entry(root, path) for path in deps],
+            "deps": [{"path": path, "md5": md5(root / path)} for path in deps],
             "params": {"params.yaml": {key: params[key] for key in used}},
-            "outs": [_entry(root, path) for path in outs],
+            "outs": [{"path": path, "md5": md5(root / path)} for path in outs],
         }
-    write_yaml(root / "dvc.lock", {"schema": "2.0", "stages": stages})
-
-
-def _entry(root: Path, path: str) -> dict[str, str]:
-    return {"path": path, "hash": "md5", "md5": md5(root / path)}
+    write_json(root / "dvc.lock", {"schema": "2.0", "stages": stages})
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON as the stages do."""
+    """Write JSON as the stages do; it is YAML, too."""
     path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def write_yaml(path: Path, content: Any) -> None:
-    """Write YAML."""
-    with path.open("w") as file:
-        YAML().dump(content, file)

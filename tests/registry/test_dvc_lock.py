@@ -45,7 +45,7 @@ def test_workspace_that_agrees_with_its_lock_passes(project):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: edit(root / "params.yaml", "max_operand: 9", "max_operand: 99"), "99"),
+        (lambda root: edit(root / "params.yaml", '"max_operand": 9', '"max_operand": 99'), "99"),
         (lambda root: edit(root / "model/config.json", "9", "8"), r"model/config\.json"),
         (lambda root: (root / "model/decoders/stray").touch(), "model/decoders"),
         (lambda root: (root / "reports/evaluation.json").unlink(), "missing"),

@@ -109,7 +109,7 @@ def lose_run(root: Path, store: Path) -> None:
     "break_link",
     [
         lambda _, store: edit(artifact(store, "reports/evaluation.json"), "200", "100"),
-        lambda _, store: edit(artifact(store, "dvc.lock"), "seed: 1", "seed: 2"),
+        lambda _, store: edit(artifact(store, "dvc.lock"), '"seed": 1', '"seed": 2'),
         edit_code,
         lose_run,
         damage_cached_data,
