@@ -1,12 +1,11 @@
 """Make a project of tiny params (operands 0-9, 150 steps) and run dvc and git in it."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from ruamel.yaml import YAML
 
 from benchmarks.results_file import ROOT
 from benchmarks.workspace import TINY, copy, environment, git, merge
@@ -21,9 +20,8 @@ def small_params() -> dict[str, dict[str, Any]]:
 
 
 def write_params(path: Path, content: Mapping[str, Any]) -> None:
-    """Write params.yaml."""
-    with path.open("w", encoding="utf-8") as file:
-        YAML().dump(dict(content), file)
+    """Write params.yaml; JSON is YAML, too."""
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def make_project(root: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.results_file import ROOT
 from registry.run_content import curves, numbers
-from scripts.reference import PAGES, REFERENCE, describe_attributes, describe_type, render_page
+from scripts.reference import PAGES, REFERENCE, describe_attributes, render_page
 from stages.params import Params
 from tests.registry.project import make_project
 
@@ -63,12 +63,6 @@ def test_every_metric_in_mlflow_is_described(tmp_path):
     only = described.pop("Only in MLflow").keys()
     logged = {re.sub("_(addition|subtraction)$", "_OPERATION", name) for name in names}
     assert logged == (only | {n for part in described.values() for n in part.values()}) - {""}
-
-
-def test_types_are_words():
-    options = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
-    assert describe_type(options) == "list of string or null"
-    assert describe_type({"$ref": "#/components/schemas/Health"}) == "[Health](#health)"
 
 
 def test_every_dependency_has_its_reason():

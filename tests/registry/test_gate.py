@@ -24,34 +24,28 @@ def domain(operations: str, max_operand: int) -> dict:
     return {"domain": {"operations": list(operations), "max_operand": max_operand}}
 
 
-def test_exact_model_passes():
-    assert violations(REPORT, None, GATE) == []
-    assert violations(REPORT, REPORT, GATE) == []
-
-
 @pytest.mark.parametrize(
     ("changes", "gate", "clause"),
     [
+        ({}, GATE, ""),
         ({"errors": 90}, GATE, "90 errors"),
         ({"minimum_margin": 0.4}, GATE, "minimum margin 0.4"),
         ({"minimum_margin": math.nan}, GATE, "minimum margin nan"),
+        ({"minimum_margin": -1.0}, Gate(max_errors=0), ""),
         ({"graph_differs_from_decoding": 1}, GATE, "1 equations on which"),
         ({"decoding_differs_from_pass": 2}, GATE, "2 equations on which"),
         ({"complete": False}, GATE, "not on its whole domain"),
         (SAMPLE, GATE, "max_error_rate is None"),
+        (SAMPLE, Gate(max_errors=0, max_error_rate=1e-5), ""),
         (SAMPLE, Gate(max_errors=0, max_error_rate=1e-6), "error rate up to 3e-06"),
         (SAMPLE | {"sampled": {"error_rate_bound": math.nan}},
          Gate(max_errors=0, max_error_rate=0.1), "error rate up to nan"),
     ],
 )  # fmt: skip
 def test_each_violated_condition_is_one_clause(changes, gate, clause):
-    (found,) = violations(REPORT | changes, None, gate)
-    assert clause in found
-
-
-def test_sample_with_a_bound_and_a_gate_without_a_margin_pass():
-    assert violations(REPORT | SAMPLE, None, Gate(max_errors=0, max_error_rate=1e-5)) == []
-    assert violations(REPORT | {"minimum_margin": -1.0}, None, Gate(max_errors=0)) == []
+    clauses = violations(REPORT | changes, None, gate)
+    assert len(clauses) == bool(clause)
+    assert clause in "".join(clauses)
 
 
 @pytest.mark.parametrize(
