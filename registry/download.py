@@ -63,12 +63,9 @@ def resolve(model_uri: str) -> ModelVersionRef:
             raise VersionNotFoundError(message, f"write models:/{MODEL_NAME}@Production")
         digest = artifacts.digest(directory)
         return ModelVersionRef(directory.resolve().name, LOCAL, "", digest, str(directory))
-    return _resolve_registered(*match.groups())
-
-
-@registry_errors()
-def _resolve_registered(name: str, alias: str | None, number: str | None) -> ModelVersionRef:
-    version = get_version(open_client(), number, alias, name)
+    name, alias, number = match.groups()
+    with registry_errors():
+        version = get_version(open_client(), number, alias, name)
     digest, source = version.tags.get(DIGEST_TAG, ""), str(version.source)
     title = f"version {version.version} of {name}"
     if not re.fullmatch("[0-9a-f]{64}", digest):
@@ -125,9 +122,8 @@ def download(ref: ModelVersionRef, into: Path) -> Path:
     if ref.version == LOCAL:
         return verify(Path(ref.source), ref.digest)
     target = into / f"{ref.name}-{ref.version}-{ref.digest[:12]}"
-    if target.is_dir():
-        with suppress(InvalidModelError):  # damaged, or signed since: fetched anew
-            return verify(target, ref.digest)
+    with suppress(InvalidModelError):  # missing, damaged, or signed since: fetched anew
+        return verify(target, ref.digest)
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into, prefix=".download-") as scratch:
         directory = _fetch(ref, Path(scratch))

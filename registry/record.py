@@ -186,21 +186,18 @@ def _register(
     """Log the model directory as a pyfunc model of the run; create a version with its digest."""
     import mlflow.pyfunc
     import pandas as pd
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.models import infer_signature
 
     operations = artifacts.load_config(model).grammar.operations
+    equations = pd.DataFrame({"equation": [f"7{symbol}1=" for symbol in operations]})
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name=MODEL_NAME,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts=_copy_and_sign(model, Path(scratch)),
             code_paths=[str(Path(arithmetic.__file__).parent)],
-            signature=ModelSignature(
-                inputs=Schema([ColSpec("string", "equation")]),
-                outputs=Schema([ColSpec("string", "answer")]),
-            ),
-            input_example=pd.DataFrame({"equation": [f"7{symbol}1=" for symbol in operations]}),
+            signature=infer_signature(equations, pd.DataFrame({"answer": ["8"]})),
+            input_example=equations,
             pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
         )
     if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
