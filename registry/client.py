@@ -144,9 +144,8 @@ def _translate(error: Exception) -> RegistryError:
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
     for cause in causes:
-        if isinstance(cause, requests.HTTPError):
-            break
-        if isinstance(cause, requests.RequestException):  # the last cause: "Connection refused"
+        if isinstance(cause, requests.RequestException) and cause.response is None:
+            # The last cause is like "Connection refused".
             return RegistryUnreachableError(
                 f"no answer from the MLflow server {place}{_proxy()}: {first_line(causes[-1])}",
                 "start it, or unset MLFLOW_TRACKING_URI to use the store in the repository",

@@ -1,11 +1,11 @@
 """Ask git for the commit of a workspace, and for the commit that holds a dvc.lock."""
 
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
-from arithmetic.errors import InvalidParamsError
-from registry.dvc_lock import DvcLock, md5_of_bytes, parse_lock, parse_yaml
-from registry.exceptions import StaleWorkspaceError
+from arithmetic.errors import UserError
+from registry.dvc_lock import DvcLock, md5_of_bytes, parse_lock
 
 
 def git(root: Path, *arguments: str) -> bytes | None:
@@ -30,12 +30,9 @@ def find_commit(root: Path, lock: DvcLock) -> str | None:
         content = git(root, "show", f"{commit}:dvc.lock") or b""
         # Parsing is slow, so what cannot be it is passed over: each MD5 must be there.
         if all(md5.encode() in content for md5 in lock.outs.values()):
-            try:
-                candidate = parse_lock(parse_yaml(content, "dvc.lock"))
-            except (InvalidParamsError, StaleWorkspaceError):
-                continue
-            if candidate.digest == lock.digest:
-                return commit
+            with suppress(UserError):  # not a whole dvc.lock
+                if parse_lock(content, "dvc.lock").digest == lock.digest:
+                    return commit
     return None
 
 

@@ -7,7 +7,7 @@ values are the ones that DVC locks. A duplicate key is refused.
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,28 +92,32 @@ class DvcLock:
         return {path: md5 for path, md5 in self.outs.items() if path.startswith("data/")}
 
 
-def parse_lock(content: Mapping[str, Any]) -> DvcLock:
-    """Return the content of a dvc.lock; raise StaleWorkspaceError if DVC did not write it."""
-    stages: dict[str, Any] = {}
-    params: dict[str, Any] = {}
-    deps: dict[str, str] = {}
-    outs: dict[str, str] = {}
+def parse_lock(text: bytes, name: str) -> DvcLock:
+    """Return the content of a dvc.lock.
+
+    Raises:
+        InvalidParamsError, StaleWorkspaceError: it is not YAML, or not as DVC writes it.
+    """
     try:
-        for name, stage in content["stages"].items():
-            if name == REGISTER:
-                continue
-            stages[name] = {
+        stages = {
+            stage_name: {
                 "params": dict(stage.get("params", {}).get("params.yaml", {})),
                 "deps": {dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
                 "outs": {out["path"]: out["md5"] for out in stage.get("outs", [])},
             }
-            params |= flatten(stages[name]["params"])
-            deps |= stages[name]["deps"]
-            outs |= stages[name]["outs"]
+            for stage_name, stage in parse_yaml(text, name)["stages"].items()
+            if stage_name != REGISTER
+        }
     except (AttributeError, KeyError, TypeError) as error:
-        raise StaleWorkspaceError("dvc.lock is not as DVC writes it", REPRO) from error
-    text = json.dumps(stages, sort_keys=True, separators=(",", ":"))
-    return DvcLock(params, deps, outs, hashlib.sha256(text.encode()).hexdigest()[:16])
+        raise StaleWorkspaceError(f"{name} is not as DVC writes it", REPRO) from error
+    canonical = json.dumps(stages, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    lock = DvcLock({}, {}, {}, digest)
+    for stage in stages.values():
+        lock.params.update(flatten(stage["params"]))
+        lock.deps.update(stage["deps"])
+        lock.outs.update(stage["outs"])
+    return lock
 
 
 def read_lock(root: Path) -> DvcLock:
@@ -121,7 +125,7 @@ def read_lock(root: Path) -> DvcLock:
     path = root / "dvc.lock"
     if not path.is_file():
         raise StaleWorkspaceError(f"there is no {path}", REPRO)
-    return parse_lock(read_yaml(path))
+    return parse_lock(path.read_bytes(), str(path))
 
 
 def check_workspace(root: Path, lock: DvcLock) -> None:

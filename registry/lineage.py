@@ -21,7 +21,7 @@ from arithmetic.errors import InvalidModelError, InvalidParamsError, cli_errors
 from registry import DIGEST_TAG, MODEL_NAME, REPORT_PATH, REPORT_TAG, RUN_TAG, commits
 from registry.client import open_client, registry_errors, repository_root
 from registry.download import download, get_version, resolve
-from registry.dvc_lock import DvcLock, md5, md5_of_bytes, parse_lock, parse_yaml
+from registry.dvc_lock import DvcLock, md5, md5_of_bytes, parse_lock
 from registry.exceptions import BrokenLineageError, StaleWorkspaceError
 from registry.service_health import get_health
 
@@ -54,9 +54,9 @@ def get_evaluation(client: "MlflowClient", version: "ModelVersion") -> Evaluatio
         message = f"version {version.version} has no evaluation: run {run_id} is not in the store"
         raise BrokenLineageError(message, _REPAIR)
     try:
-        lock = parse_lock(parse_yaml(_read_artifact(client, runs[0], "dvc.lock"), "its dvc.lock"))
+        lock = parse_lock(_read_artifact(client, runs[0], "dvc.lock"), f"dvc.lock of run {run_id}")
     except (InvalidParamsError, StaleWorkspaceError) as error:
-        raise BrokenLineageError(f"run {run_id} has no valid dvc.lock: {error}", _REPAIR) from error
+        raise BrokenLineageError(error.message, _REPAIR) from error
     _check_link("run -> dvc.lock", lock.digest, runs[0].data.tags.get(RUN_TAG))
     content = _read_artifact(client, runs[0], REPORT_PATH)
     _check_link("dvc.lock -> evaluation", md5_of_bytes(content), lock.outs[REPORT_PATH])
