@@ -83,3 +83,10 @@ def write_evaluation(root: Path, **changes: Any) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON as the stages do; it is YAML, too."""
     path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that is in a file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))

@@ -1,7 +1,5 @@
 """Test reading YAML as DVC does, and the check of a workspace against dvc.lock."""
 
-from pathlib import Path
-
 import dvc.api
 import dvc.repo
 import pytest
@@ -9,7 +7,7 @@ from dvc.utils.serialize import load_yaml
 
 from registry.dvc_lock import check_workspace, md5, read_lock, read_yaml
 from registry.exceptions import StaleWorkspaceError
-from tests.registry.project import make_project
+from tests.registry.project import edit, make_project
 
 
 def test_yaml_has_the_values_that_dvc_locks(tmp_path):
@@ -65,9 +63,3 @@ def test_run_digest_ignores_the_register_stage_and_follows_the_others(project, t
     edit(project / "dvc.lock", "stages.register", "stages.register --again")
     assert read_lock(project).digest == digest
     assert read_lock(make_project(tmp_path / "other", seed=2)).digest != digest
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))

@@ -11,7 +11,7 @@ from registry.dvc_lock import read_lock
 from registry.exceptions import BrokenLineageError, VersionNotFoundError
 from registry.lineage import check_links
 from registry.record import record
-from tests.registry.project import make_project
+from tests.registry.project import edit, make_project
 from tests.small_project import git
 
 
@@ -80,11 +80,6 @@ def test_lineage_starts_at_the_service_or_at_production(committed, serve_health)
 def artifact(store: Path, name: str) -> Path:
     (path,) = store.glob(f"mlartifacts/*/artifacts/{name}")
     return path
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
 
 
 def edit_code(root: Path, store: Path) -> None:
