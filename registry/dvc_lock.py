@@ -114,7 +114,8 @@ def parse_lock(text: bytes, name: str) -> DvcLock:
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:16]
     lock = DvcLock({}, {}, {}, digest)
     for stage in stages.values():
-        lock.params.update(flatten(stage["params"]))
+        for key, value in stage["params"].items():  # a section, or one dotted key of it
+            lock.params.update(flatten({key: value}))
         lock.deps.update(stage["deps"])
         lock.outs.update(stage["outs"])
     return lock
