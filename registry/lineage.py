@@ -78,19 +78,8 @@ def _check_link(ends: str, actual: object, expected: object) -> None:
         raise BrokenLineageError(f"{ends}: {actual} and not {expected}", _REPAIR)
 
 
-class Link(NamedTuple):
-    """Hold one link: the two ends, the values that agree, and whether it could be checked."""
-
-    ends: str
-    values: str
-    is_checked: bool = True
-
-    def __str__(self) -> str:
-        return f"{'=' if self.is_checked else '?'} {self.ends:<20} {self.values}"
-
-
-def check_links(root: Path, number: str | None = None, service_url: str = "") -> Iterator[Link]:
-    """Yield the links of a version, each checked before it is yielded.
+def check_links(root: Path, number: str | None = None, service_url: str = "") -> Iterator[str]:
+    """Yield a line for each link of a version, checked before it is yielded.
 
     Args:
         root: the repository, in which commits and data are looked for.
@@ -108,7 +97,7 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
     if service_url:
         served = (health.get("model_version"), health.get("model_digest"))
         _check_link("answer -> version", served, (str(version.version), model_digest))
-        yield Link("answer -> version", f"{service_url} serves {title}")
+        yield _line("answer -> version", f"{service_url} serves {title}")
     evaluation = get_evaluation(client, version)
     with tempfile.TemporaryDirectory() as scratch:
         ref = resolve(f"models:/{MODEL_NAME}/{version.version}")
@@ -116,14 +105,14 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
             directory = download(ref, Path(scratch))
         except InvalidModelError as error:
             raise BrokenLineageError(f"version -> model: {error}", error.hint) from error
-        yield Link("version -> model", f"{title} holds model {model_digest}")
+        yield _line("version -> model", f"{title} holds model {model_digest}")
         for path, locked in evaluation.lock.outs.items():
             if path.startswith("model/"):
                 present = md5(directory / path.removeprefix("model/"))
                 _check_link(f"dvc.lock -> {path}", present, locked)
     run = evaluation.run.info
-    yield Link("version -> run", f"run {run.run_id} ({run.run_name}) evaluated that model")
-    yield Link("run -> dvc.lock", f"digest {evaluation.lock.digest}; it names those model files")
+    yield _line("version -> run", f"run {run.run_id} ({run.run_name}) evaluated that model")
+    yield _line("run -> dvc.lock", f"digest {evaluation.lock.digest}; it names those model files")
     yield from _commit_links(root, evaluation)
     for path, locked in evaluation.lock.data.items():
         cached = root / ".dvc" / "cache" / "files" / "md5" / locked[:2] / locked[2:]
@@ -133,25 +122,29 @@ def check_links(root: Path, number: str | None = None, service_url: str = "") ->
         # A workspace with other data is no fault of this version.
         is_here = cached.is_file() or ((root / path).is_file() and md5(root / path) == locked)
         text = f"{path} {locked}{'' if is_here else ' is not on this disk'}"
-        yield Link("dvc.lock -> data", text, is_here)
+        yield _line("dvc.lock -> data", text, is_here)
 
 
-def _commit_links(root: Path, evaluation: Evaluation) -> Iterator[Link]:
+def _commit_links(root: Path, evaluation: Evaluation) -> Iterator[str]:
     commit = commits.find_commit(root, evaluation.lock)
     if commit is None:
         tags = evaluation.run.data.tags
         base = tags.get("mlflow.source.git.commit", "no commit")
         text = f"run {evaluation.run.info.run_name} is in no commit here; made on {base}"
-        yield Link("dvc.lock -> commit", text, False)
+        yield _line("dvc.lock -> commit", text, False)
         return
-    yield Link("dvc.lock -> commit", commit)
+    yield _line("dvc.lock -> commit", commit)
     changed = commits.changed_files(root, commit, evaluation.lock)
     if changed:
         raise BrokenLineageError(
             f"commit -> code: {', '.join(changed)} of {commit[:12]} is not what dvc.lock names",
             "the code was edited while a stage ran: run `dvc repro` and commit",
         )
-    yield Link("commit -> code", "each file as dvc.lock names it")
+    yield _line("commit -> code", "each file as dvc.lock names it")
+
+
+def _line(ends: str, values: str, is_checked: bool = True) -> str:
+    return f"{'=' if is_checked else '?'} {ends:<20} {values}"
 
 
 def main() -> None:
@@ -160,8 +153,8 @@ def main() -> None:
     parser.add_argument("version", nargs="?", help="its number; Production if left out")
     number, service_url = parser.parse_args().version, os.environ.get("SERVICE_URL", "")
     with cli_errors(), registry_errors():
-        for link in check_links(repository_root(), number, service_url):
-            print(link, flush=True)
+        for line in check_links(repository_root(), number, service_url):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
