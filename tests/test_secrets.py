@@ -1,20 +1,17 @@
 """Planted secrets never reach outputs, files, runs, answers, logs or errors."""
 
 import hashlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.results_file import ROOT
-from benchmarks.workspace import environment
 from registry import MODEL_NAME
 from scripts.server_process import build_mlflow
 from tests.basic_auth import write_basic_auth
 from tests.serving.service_process import question, run_service
-from tests.small_project import dvc, run
+from tests.small_project import ROOT, dvc, run
 
 PASSWORD = "canary-of-the-tracking-server"
 API_KEY = "canary-of-a-client"
@@ -63,16 +60,11 @@ def test_a_refused_password_is_not_in_the_error(server, place):
     if place == "address":
         changes = {"MLFLOW_TRACKING_URI": address.replace("//", f"//admin:{wrong}@")}
         variables = {}
-    done = subprocess.run(
-        [sys.executable, "-m", "registry.promotion", "1"],
-        cwd=ROOT,
-        env=environment(**variables | changes),
-        capture_output=True,
-        check=False,
-    )
+    command = (sys.executable, "-m", "registry.promotion", "1")
+    done = run(ROOT, *command, **variables | changes)
     assert done.returncode == 1
-    assert b"error: " in done.stderr
-    assert CANARY not in done.stdout + done.stderr
+    assert "error: " in done.stderr
+    assert CANARY not in (done.stdout + done.stderr).encode()
 
 
 @pytest.mark.slow
