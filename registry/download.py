@@ -65,7 +65,7 @@ def resolve(model_uri: str) -> ModelVersionRef:
         return ModelVersionRef(directory.resolve().name, LOCAL, "", digest, str(directory))
     name, alias, number = match.groups()
     with registry_errors():
-        version = get_version(open_client(), number, alias, name)
+        version = get_version(open_client(), number, alias or PRODUCTION, name)
     digest, source = version.tags.get(DIGEST_TAG, ""), str(version.source)
     title = f"version {version.version} of {name}"
     if not re.fullmatch("[0-9a-f]{64}", digest):
@@ -79,7 +79,7 @@ def resolve(model_uri: str) -> ModelVersionRef:
 def get_version(
     client: "MlflowClient",
     number: str | None = None,
-    alias: str | None = PRODUCTION,
+    alias: str = PRODUCTION,
     name: str = MODEL_NAME,
 ) -> "ModelVersion":
     """Return the version with a number as somebody typed it, else the one that an alias names.
@@ -92,7 +92,7 @@ def get_version(
     try:
         if number:
             return client.get_model_version(name, number)
-        return client.get_model_version_by_alias(name, str(alias))
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code not in _ABSENT:
             raise
