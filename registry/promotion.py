@@ -1,7 +1,7 @@
 """Promote a version to Production through the gate, or roll back to the previous one.
 
     python -m registry.promotion 3 [--reason TEXT] [--override-gate "why"]
-                                   [--candidate-url http://…]
+                                   [--candidate-url http://… --candidate-answers 1000]
     python -m registry.promotion --rollback [--reason TEXT]
 
 The alias `Production` counts: services follow it, whoever moved it. A promotion lets `Previous`
@@ -37,6 +37,7 @@ def promote(
     reason: str = "",
     override: str | None = None,
     candidate_url: str | None = None,
+    candidate_answers: int = 1000,
 ) -> str:
     """Let Production name a version, if the gate passes; return what changed.
 
@@ -45,7 +46,8 @@ def promote(
         root: the folder of params.yaml with the gate.
         reason: kept as a tag of the version.
         override: why the gate is ignored this time; kept as the reason.
-        candidate_url: a service that must have given CANDIDATE_ANSWERS of the version, all right.
+        candidate_url: a service that must have served the version.
+        candidate_answers: checked answers without an error that it must have given.
 
     Raises:
         PromotionRefusedError: a condition is violated; nothing was changed.
@@ -69,7 +71,7 @@ def promote(
     except BrokenLineageError as error:
         clauses.append(error.message)
     if candidate_url:
-        clauses += candidate_violations(version, candidate_url)
+        clauses += candidate_violations(version, candidate_url, candidate_answers)
     if clauses and override is None:
         raise PromotionRefusedError(
             f"version {number} was not promoted: {'; '.join(clauses)}",
@@ -144,12 +146,13 @@ def main() -> None:
     parser.add_argument("--reason", default="", help="kept as a tag")
     parser.add_argument("--override-gate", metavar="WHY", help="promote against the gate")
     parser.add_argument("--candidate-url", help="service that must have served the version")
+    parser.add_argument("--candidate-answers", type=int, default=1000, metavar="N")
     options = parser.parse_args()
     with cli_errors():
         if options.rollback:
             print(rollback(options.reason))
         else:
-            conditions = options.override_gate, options.candidate_url
+            conditions = options.override_gate, options.candidate_url, options.candidate_answers
             print(promote(options.version, repository_root(), options.reason, *conditions))
 
 

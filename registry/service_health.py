@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 TIMEOUT_SECONDS = 10.0
-CANDIDATE_ANSWERS = 1000  # checked ones, without an error, before a promotion
 
 
 def get_health(url: str) -> dict[str, Any]:
@@ -30,8 +29,8 @@ def get_health(url: str) -> dict[str, Any]:
         ) from error
 
 
-def candidate_violations(version: "ModelVersion", url: str) -> list[str]:
-    """Return one clause unless the service at `url` checked enough answers of `version`."""
+def candidate_violations(version: "ModelVersion", url: str, answers: int) -> list[str]:
+    """Return one clause unless the service at `url` checked `answers` of `version`, all right."""
     try:
         health = get_health(url)
     except RegistryError as error:
@@ -42,7 +41,6 @@ def candidate_violations(version: "ModelVersion", url: str) -> list[str]:
     accuracy = {"checked": 0, "wrong": 0, "failed": 0} | (health.get("accuracy") or {})
     if errors := accuracy["wrong"] + accuracy["failed"]:
         return [f"the service at {url} counted {errors:,} errors"]
-    if accuracy["checked"] < CANDIDATE_ANSWERS:
-        checked = f"{accuracy['checked']:,} of {CANDIDATE_ANSWERS:,} answers"
-        return [f"the service at {url} checked {checked}"]
+    if accuracy["checked"] < answers:
+        return [f"the service at {url} checked {accuracy['checked']:,} of {answers:,} answers"]
     return []
