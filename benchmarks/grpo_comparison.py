@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import chdir
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from benchmarks.results_file import ROOT, write
 from benchmarks.workspace import TINY, Changes, merge
 from registry.dvc_lock import read_yaml
 from stages import checkpoint, generate, grpo, train
+from stages.checkpoint import Job
 from stages.dataset import read_split
 from stages.domain import longest_carry_chain
 from stages.optimizer import ScheduledOptimizers
@@ -42,21 +42,18 @@ SUPERVISED_STEPS = 6
 TINY_GRPO: Changes = {"grpo": {"steps": 10, "questions": 8, "group_size": 4}}
 
 
-def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
+def compare(job: Job, workers: Workers) -> dict[str, Any]:
     """Return both continuations: curves, seconds, and errors in the whole domain."""
-    assert job.grpo
     start = train.train(job, workers)
     model = Transformer(job.config)
     model.load_state_dict(start.weights)
     wrong = pd.DataFrame()
-    wrong["start"], before = timed(find_wrong, model, job.grpo, workers)
-    (weights, tuning), seconds = timed(
-        grpo.tune, job.config, start.weights, job.grpo, job.digest(), workers
-    )
+    wrong["start"], before = timed(find_wrong, model, job.grammar, workers)
+    (weights, tuning), seconds = timed(grpo.tune, job, start.weights, workers)
     rows, seconds_supervised = timed(continue_supervised, model, job, workers)
-    wrong["supervised"] = find_wrong(model, job.grpo, workers)
+    wrong["supervised"] = find_wrong(model, job.grammar, workers)
     model.load_state_dict(weights)
-    wrong["grpo"], after = timed(find_wrong, model, job.grpo, workers)
+    wrong["grpo"], after = timed(find_wrong, model, job.grammar, workers)
     seconds = round(seconds - before - after, 1)  # `tune` counts both times, too
     parts = {
         "grpo": {"steps": tuning.step, "seconds": seconds, "curve": average(tuning.rows)},
@@ -73,7 +70,7 @@ def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
         "start": {"steps": start.step, "errors": int(errors["start"])},
         **parts,
         "equations": len(wrong),
-        "errors_by_chain": wrong.groupby(list_chains(job.grpo.grammar)).sum().to_dict("list"),
+        "errors_by_chain": wrong.groupby(list_chains(job.grammar)).sum().to_dict("list"),
     }
 
 
@@ -84,15 +81,15 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     return result, round(time.monotonic() - started, 1)
 
 
-def find_wrong(model: Transformer, setup: grpo.Setup, workers: Workers) -> np.ndarray:
+def find_wrong(model: Transformer, grammar: Grammar, workers: Workers) -> np.ndarray:
     """Return whether the answer to each equation of the domain is wrong: [N] bool."""
 
     def compute(shard: int) -> Tensor:
         masks = []
-        for operation in setup.grammar.operations:
-            a, b = setup.grammar.equations(operation)
+        for operation in grammar.operations:
+            a, b = grammar.equations(operation)
             part = slice(shard, None, SHARDS)
-            failures = grpo.find_failures(model, setup, operation, (a[part], b[part]))
+            failures = grpo.find_failures(model, grammar, operation, (a[part], b[part]))
             mask = torch.zeros(len(a), dtype=torch.float64)
             mask[part][[row for row, _ in failures]] = 1
             masks.append(mask)
@@ -110,24 +107,20 @@ def list_chains(grammar: Grammar) -> np.ndarray:
     return np.concatenate(chains)
 
 
-def continue_supervised(
-    model: Transformer, job: train.Job, workers: Workers
-) -> list[dict[str, Any]]:
+def continue_supervised(model: Transformer, job: Job, workers: Workers) -> list[dict[str, Any]]:
     """Train on with the learning rates of GRPO; return its validations by step and operation."""
-    assert job.grpo
-    steps = job.grpo.params.steps * SUPERVISED_STEPS
-    setup = replace(job.grpo, params=job.grpo.params.model_copy(update={"steps": steps}))
-    batches = train.Batches(job)
-    optimizers = ScheduledOptimizers(model, job.params, setup.learning_rate_factor)
+    steps = job.params.grpo.steps * SUPERVISED_STEPS
+    longer = job.params.grpo.model_copy(update={"steps": steps})
+    optimizers = ScheduledOptimizers(
+        model, job.params.train, lambda step: grpo.get_learning_rate_factor(longer, step)
+    )
+    data = train.encode(job, job.train)
     rows: list[dict[str, Any]] = []
     for step in range(steps + 1):
         if step % max(1, steps // ROWS) == 0 or step == steps:
-            rows += [
-                {"step": step, **grpo.validate(model, setup, operation, workers)}
-                for operation in setup.grammar.operations
-            ]
+            rows += [{"step": step, **row} for row in grpo.validate(model, job, workers)]
         if step < steps:
-            train.update_gradients(model, job, batches, step, workers)
+            train.update_gradients(model, job, data, step, workers)
             optimizers.step()
     return rows
 
@@ -146,7 +139,7 @@ def run_seed(content: dict[str, Any]) -> dict[str, Any]:
     params = load_params()
     splits = [read_split(name, params.generate.grammar) for name in ("train", "validation")]
     with checkpoint.exclusive():
-        return run_workers(compare, train.build_job(params, *splits))
+        return run_workers(compare, Job(params, *splits))
 
 
 def main() -> None:

@@ -25,7 +25,6 @@ from arithmetic.decoding import decode_by_beam_search, decode_greedily
 from arithmetic.errors import UserError
 from arithmetic.inference import OnnxModel
 from arithmetic.model import Transformer, load_model
-from stages import stop_if_orphaned
 from stages.cluster import open_workers
 from stages.progress import ProgressBar
 from stages.workers import set_deterministic
@@ -115,7 +114,7 @@ def run_over_shards(
 
     Raises:
         InvalidModelError: the model directory is incomplete or damaged.
-        UserError: `dvc` was killed, a worker was, or the Ray cluster failed.
+        UserError: a worker was killed, or the Ray cluster failed.
     """
     key = digest(directory)
     shards = [(index, part) for index, whole in enumerate(equations) for part in whole.split(shard)]
@@ -126,7 +125,6 @@ def run_over_shards(
             results = parallel(run(task, path, key, part) for _, part in shards)
             with ProgressBar(name, sum(len(part.a) for part in equations)) as bar:
                 for (index, part), result in zip(shards, results, strict=True):
-                    stop_if_orphaned()
                     outputs[index].append(result)
                     bar.advance(len(part.a))
     except TerminatedWorkerError as error:

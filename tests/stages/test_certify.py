@@ -97,15 +97,6 @@ def test_incomplete_model_is_reported(workspace):
         run_over_shards(decode, Path("model"), [list_equations(Path("model"), "+")], 30, "test")
 
 
-def test_orphan_of_a_killed_dvc_stops(trained, monkeypatch):
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
-    monkeypatch.setenv("DVC_STAGE", "evaluate")
-    monkeypatch.setattr("stages.PARENT", 1 << 22)
-    equations = [list_equations(trained / "model", "+")]
-    with pytest.raises(UserError, match="dvc was killed"):
-        run_over_shards(compute_margins, trained / "model", equations, 30, "test")
-
-
 def test_killed_worker_is_reported_with_a_hint(trained, monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     equations = [list_equations(trained / "model", "+")]
