@@ -21,7 +21,8 @@ from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import table, write
 from stages import MODEL
-from stages.certify import Equations, compute_margins, run_over_shards
+from stages.certify import compute_margins, run_over_shards
+from stages.dataset import build_frame
 from stages.evaluate import SHARD
 
 
@@ -55,12 +56,12 @@ def use_processes(workers: int) -> Iterator[None]:
 BACKENDS = {"joblib": use_processes, "ray": use_ray}
 
 
-def measure(equations: list[Equations]) -> dict[str, Any]:
+def measure(equations: pd.DataFrame) -> dict[str, Any]:
     """Return the seconds of one certification, and a digest of its margins."""
     started = time.monotonic()
     margins = run_over_shards(compute_margins, MODEL, equations, SHARD, "certify")
     seconds = time.monotonic() - started
-    digest = hashlib.sha256(b"".join(part.tobytes() for part in margins)).hexdigest()
+    digest = hashlib.sha256(margins["margin"].to_numpy().tobytes()).hexdigest()
     return {"seconds": seconds, "digest": digest}
 
 
@@ -71,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     with cli_errors():
         grammar = artifacts.load_config(MODEL).get_grammar()
-        equations = [Equations(name, *grammar.equations(name)) for name in grammar.operations]
+        equations = build_frame({name: grammar.equations(name) for name in grammar.operations})
         samples = []
         for _ in range(options.rounds):
             for backend, use in BACKENDS.items():
@@ -87,8 +88,7 @@ def main() -> None:
         medians["efficiency"] = (one / medians["seconds"] / medians["workers"]).round(2)
         rows = medians.round({"seconds": 1}).to_dict("records")
         print(table(rows))
-        count = sum(len(part.a) for part in equations)
-        general = {"rounds": options.rounds, "equations": count}
+        general = {"rounds": options.rounds, "equations": len(equations)}
         print(f"wrote {write('ray', {**general, 'rows': rows})}")
 
 

@@ -184,7 +184,7 @@ class Evaluate(StrictModel):
 
     seed: Seed
     lowest_margins: NonNegative
-    random_sample: NonNegative
+    random_sample: Count
     sampled_equations: Count
     beam_width: Annotated[int, Field(ge=1, le=8)]
 

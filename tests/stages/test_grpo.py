@@ -19,9 +19,8 @@ from arithmetic.errors import UserError
 from arithmetic.grammar import Grammar
 from arithmetic.model import Transformer, load_model
 from stages import checkpoint, grpo, train
-from stages.certify import Equations
+from stages.certify import Equations, classify
 from stages.checkpoint import Job
-from stages.evaluate import classify_rows
 from stages.params import load_params
 from stages.train import train_and_tune
 from stages.workers import Workers, run_workers
@@ -48,8 +47,8 @@ def test_reward_is_what_evaluation_counts_as_right():
             rows = np.flatnonzero(places < ids.shape[1])
             ids[rows, places[rows]] = rng.integers(0, 15, len(rows))
         reward = grpo.compute_rewards(operation, a, b, ids, grammar).numpy()
-        table = classify_rows(Equations(operation, a, b), ids, pd.RangeIndex(len(a)), grammar)
-        assert ((reward == 0) == table["wrong"]).all()
+        outcomes = classify(Equations(operation, a, b), ids, grammar)
+        assert ((reward == 0) == outcomes["wrong"]).all()
         whole = formats.encode_sequences(operation, a, b, grammar.digits)[:, lengths.prompt :]
         is_same = (whole == ids)[:, lengths.scratchpad :].all(1)
         assert (reward == is_same).all()
