@@ -22,7 +22,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from arithmetic import formats
 from arithmetic.artifacts import digest
-from arithmetic.decoding import decode_by_beam_search, decode_greedily
+from arithmetic.decoding import decode_by_beam_search, generate
 from arithmetic.errors import UserError
 from arithmetic.grammar import Grammar
 from arithmetic.inference import OnnxModel
@@ -82,7 +82,7 @@ def decode(model: WorkerModel, equations: Equations) -> Columns:
     sequences = formats.encode_sequences(*equations, grammar.digits).astype(np.int64)
     prompts, reference = np.split(sequences, [lengths.prompt], axis=1)
     ids = torch.from_numpy(prompts)
-    by_torch = decode_greedily(model.transformer, index, ids, lengths.generated).numpy()
+    by_torch = generate(model.transformer, index, ids, lengths.generated).numpy()
     name = formats.get_format(equations.operation).name
     by_onnx = model.onnx_model.generate(name, prompts)
     return {

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arithmetic import formats
-from arithmetic.decoding import decode_by_sampling, decode_greedily
+from arithmetic.decoding import generate
 from arithmetic.errors import UserError
 from arithmetic.grammar import Grammar, Operands
 from arithmetic.model import Transformer
@@ -101,7 +101,9 @@ def tune(
                 rollout = dict(zip(ROLLOUT, values, strict=True))
                 tuning.rows.append({**general, **rollout, **row})
             sums.zero_()
-            bar.advance(0, describe(tuning, params.steps, len(questions)))
+            latest = tuning.rows[-len(questions) :]
+            shares = [f"{row['operation']} exact match {row['exact_match']:.4f}" for row in latest]
+            bar.advance(0, f"step {tuning.step:4d}/{params.steps}  {'  '.join(shares)}")
             if workers.rank == 0:
                 checkpoint.save(job.key, model, optimizers, vars(tuning), CHECKPOINT)
     tuning.report |= count_domain(model, job, workers, "after")
@@ -161,7 +163,7 @@ def roll_out(
     prompts = formats.encode_prompts(operation, a, b, job.grammar.digits)
     uniforms = torch.from_numpy(rng.random((len(rows), lengths.generated), np.float32))
     ids = torch.from_numpy(prompts).long()
-    ids = torch.cat([ids, decode_by_sampling(model, fmt, ids, uniforms)], 1)
+    ids = torch.cat([ids, generate(model, fmt, ids, lengths.generated, uniforms)], 1)
 
     rewards = compute_rewards(operation, a, b, ids[:, lengths.prompt :].numpy(), job.grammar)
     rewards = rewards.view(groups, params.group_size)
@@ -217,7 +219,7 @@ def find_failures(
         predicted = model(ids[:, :-1], fmt, first=lengths.prompt - 1).argmax(-1)
         unsure = (predicted != ids[:, lengths.prompt :]).any(1)
         prompts = ids[unsure, : lengths.prompt]
-        generated = decode_greedily(model, fmt, prompts, lengths.generated).numpy()
+        generated = generate(model, fmt, prompts, lengths.generated).numpy()
         places = start + np.flatnonzero(unsure.numpy())
         graded = formats.grade(operation, a[places], b[places], generated, grammar)
         for row, (_, outcome) in zip(places.tolist(), graded, strict=True):
@@ -272,13 +274,3 @@ def count_domain(model: Transformer, job: Job, workers: Workers, when: str) -> d
     if workers.rank == 0:
         print(f"grpo: {errors:,} errors in {total:,} equations {when}", flush=True)
     return {"equations": total, f"errors_{when}": errors}
-
-
-def describe(tuning: Tuning, steps: int, operations: int) -> str:
-    """Return the latest rows as a line."""
-    parts = [
-        f"{row['operation']} reward {row['reward']:.3f} kl {row['kl']:.3f} "
-        f"exact match {row['exact_match']:.4f}"
-        for row in tuning.rows[-operations:]
-    ]
-    return f"step {tuning.step:4d}/{steps}  {'  '.join(parts)}"

@@ -46,7 +46,7 @@ def load(directory: Path) -> Callable[[str], str]:
     import torch
 
     from arithmetic import artifacts, formats
-    from arithmetic.decoding import decode_greedily
+    from arithmetic.decoding import generate
     from arithmetic.model import load_model
 
     torch.set_num_threads(1)
@@ -58,7 +58,7 @@ def load(directory: Path) -> Callable[[str], str]:
         fmt = formats.get_format(equation.operation)
         operands = np.array([equation.operand_1]), np.array([equation.operand_2])
         prompt = formats.encode_prompts(equation.operation, *operands, grammar.digits)
-        ids = decode_greedily(
+        ids = generate(
             model,
             all_formats.index(fmt),
             torch.from_numpy(prompt.astype(np.int64)),

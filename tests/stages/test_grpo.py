@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from arithmetic import formats
-from arithmetic.decoding import decode_by_sampling
+from arithmetic.decoding import generate
 from arithmetic.errors import UserError
 from arithmetic.grammar import Grammar
 from arithmetic.model import Transformer, load_model
@@ -62,13 +62,13 @@ def test_sampling_follows_the_distribution():
     prompts = torch.from_numpy(formats.encode_prompts("+", np.array([3]), np.array([4]), 1)).long()
     count = 5000
     uniforms = ((torch.arange(count) + 0.5) / count)[:, None]
-    ids = decode_by_sampling(model, 0, prompts.expand(count, -1), uniforms)
+    ids = generate(model, 0, prompts.expand(count, -1), 1, uniforms)
     with torch.no_grad():
         expected = torch.softmax(model(prompts, 0)[0, -1], -1) * count
     seen = torch.bincount(ids[:, 0], minlength=len(expected))
     assert (seen - expected).abs().max() < 1.5
     edges = torch.tensor([[0.0], [1 - 2**-24]])
-    assert decode_by_sampling(model, 0, prompts.expand(2, -1), edges).max() < len(expected)
+    assert generate(model, 0, prompts.expand(2, -1), 1, edges).max() < len(expected)
 
 
 @pytest.fixture
