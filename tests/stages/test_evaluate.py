@@ -215,14 +215,5 @@ def test_each_kind_of_failure_is_counted_as_itself(answer, end, kind):
     assert count(rows)["errors"] == int(kind is not None)
 
 
-def test_quotients_are_compared_in_both_numbers():
-    equation = Equations("/", np.array([87, 87]), np.array([4, 4]))
-    generated = formats.encode_sequences(*equation, 2)[:, 6:].copy()
-    generated[1, -3] = 9  # the remainder's ones
-    rows = classify(equation, generated, Grammar(("/",), 99))
-    assert rows["predicted"] == ["21r3", "21r9"]
-    assert rows["wrong"] == (False, True)
-
-
 def test_exact_match_of_nothing_is_none():
     assert count(pd.DataFrame({"wrong": []})) == {"errors": 0, "equations": 0, "exact_match": None}
