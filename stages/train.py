@@ -141,18 +141,15 @@ def get_phase(params: Train, step: int) -> tuple[str, float]:
 
 def encode(job: Job, split: dict[str, Operands]) -> list[Tensor]:
     """Return the sequences of each format: [N, T] uint8."""
-    return [
-        torch.from_numpy(
-            np.concatenate(
-                [
-                    formats.encode_sequences(operation, *operands, job.grammar.digits)
-                    for operation, operands in split.items()
-                    if operation in fmt.operations
-                ]
-            )
-        )
-        for fmt in job.params.generate.formats
-    ]
+    sequences = []
+    for fmt in job.params.generate.formats:
+        parts = [
+            formats.encode_sequences(operation, *operands, job.grammar.digits)
+            for operation, operands in split.items()
+            if operation in fmt.operations
+        ]
+        sequences.append(torch.from_numpy(np.concatenate(parts)))
+    return sequences
 
 
 @lru_cache(maxsize=8)
