@@ -1,15 +1,14 @@
 """Name the points at which `benchmarks.kills` kills a process."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """Describe where a process is killed.
 
     Attributes:
         stage: during which it is to happen.
-        module: of `python -m`; `repro` is DVC itself.
+        module: of `python -m`; `repro` is DVC itself; empty for a random moment.
         event: of the hook, a regular expression.
         after: events count from this one on.
         nth: which of the events, at random.
@@ -18,13 +17,14 @@ class Point:
 
     name: str
     stage: str
-    module: str
-    event: str
+    module: str = ""
+    event: str = ""
     after: str = ""
     nth: range = range(1, 2)
     effect: str = ""
 
 
+STAGES = ("start", "generate", "train", "export", "evaluate", "register")
 LOCK = r"^open .*dvc\.lock$"
 CHECKPOINT = r"^os\.rename \.checkpoints/"
 STORE_OPENED = r"^sqlite3\.connect$"
@@ -33,7 +33,7 @@ REGISTER = Point("in register", "register", "stages.register", ANY, STORE_OPENED
 PROMOTION = Point(
     "in promotion", "promotion", "registry.promotion", ANY, STORE_OPENED, range(1, 25_000)
 )
-POINTS = (
+NAMED = (
     Point("between two splits", "generate", "stages.generate", r"^open data/test\.csv$"),
     Point("run-cache entry opened", "generate", "repro", r"^open .*\.dvc/cache/runs/"),
     Point("before dvc.lock is written", "generate", "repro", LOCK),
@@ -45,8 +45,8 @@ POINTS = (
     Point("decoder opened", "export", "stages.export", r"^open model/decoders/"),
     Point("dvc.lock emptied", "export", "repro", LOCK, effect="empty"),
     Point("metrics without report", "evaluate", "stages.evaluate", r"^open reports/"),
-    REGISTER,
-    REGISTER,
-    PROMOTION,
-    PROMOTION,
+    *(REGISTER, REGISTER, PROMOTION, PROMOTION),
 )
+RANDOM = [Point(f"random, {stage}", stage) for stage in STAGES for _ in range(2)]
+ORDER = (*STAGES, "promotion")
+POINTS = sorted([*NAMED, *RANDOM], key=lambda point: ORDER.index(point.stage))

@@ -9,7 +9,7 @@ from benchmarks.results_file import ROOT
 
 @pytest.mark.slow
 def test_ten_kills_lose_nothing():
-    command = [sys.executable, "-m", "benchmarks.kills", "--kills", "10", "--result", ""]
+    command = [sys.executable, "-m", "benchmarks.kills", "--kills", "10", "--no-result"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing lost" in done.stdout
