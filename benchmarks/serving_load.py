@@ -10,7 +10,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ import numpy as np
 from arithmetic import artifacts
 from arithmetic.errors import UserError
 from arithmetic.grammar import OPERATIONS, Grammar
+from benchmarks.workspace import run
 
 # wrk's script: the lines of the file BODIES as JSON bodies, in turn; figures as JSON.
 SCRIPT = """
@@ -86,12 +86,8 @@ def run_wrk(
         lines.write_text("\n".join(bodies))
         command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}"]
         command += [f"-d{max(1, round(seconds))}s", "-s", str(script), url]
-        variables = {**os.environ, "BODIES": str(lines)}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    if done.returncode or not done.stdout.strip():
-        raise UserError(f"wrk failed on {url}: {(done.stdout + done.stderr).strip()[-500:]}")
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
+        figures: dict[str, float] = json.loads(run(command, BODIES=str(lines)).splitlines()[-1])
+        return figures
 
 
 def encode_post(path: str, body: object) -> bytes:

@@ -7,7 +7,6 @@ the samples in which it runs, without those that it calls; C code counts as the 
 it. Writes benchmarks/results/serving-profile.json.
 """
 
-import argparse
 import re
 import subprocess
 import tempfile
@@ -22,7 +21,7 @@ from benchmarks.serving_load import cores, make_bodies, run_wrk
 from benchmarks.serving_process import pinned_service, registry
 
 PY_SPY = "py-spy==0.4.3"
-SAMPLES_PER_SECOND = 500
+SECONDS, SAMPLES_PER_SECOND = 20, 500
 CONNECTIONS, LARGEST = 64, 20
 # A stack in py-spy's raw format, and its count: the innermost function's name, file and line.
 STACK = re.compile(r"(?:.*;)?(.*) \((.*):\d+\) (\d+)")
@@ -43,19 +42,19 @@ def parse(raw: str) -> dict[str, Any]:
     return {"samples": total, **figures}
 
 
-def profile(seconds: int) -> dict[str, Any]:
-    """Run the service on a core of its own under load, and sample it for `seconds`."""
-    bodies = make_bodies(ROOT / "model")
+def profile() -> dict[str, Any]:
+    """Run the service on a core of its own under load, and sample it."""
+    bodies, core = make_bodies(ROOT / "model"), cores()[1]
     with registry(ROOT / "model") as mlflow, tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         with pinned_service(mlflow.address, Path(folder), cores()[0]) as service:
             url = f"{service.address}/predict"
-            run_wrk(url, bodies, CONNECTIONS, 1, cores()[1])
+            run_wrk(url, bodies, CONNECTIONS, 1, core)
             record = ["uvx", "--quiet", PY_SPY, "record", "--pid", str(service.process.pid)]
-            record += ["--duration", str(seconds), "--rate", str(SAMPLES_PER_SECOND)]
+            record += ["--duration", str(SECONDS), "--rate", str(SAMPLES_PER_SECOND)]
             record += ["--format", "raw", "--output", str(raw), "--nonblocking"]
             with subprocess.Popen(record, stdout=subprocess.DEVNULL) as sampler:
-                run_wrk(url, bodies, CONNECTIONS, seconds + 2, cores()[1])
+                run_wrk(url, bodies, CONNECTIONS, SECONDS + 2, core)
             if sampler.returncode:
                 raise UserError(f"py-spy ended with status {sampler.returncode}", "run it as root")
         return parse(raw.read_text())
@@ -63,11 +62,8 @@ def profile(seconds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Profile, print the shares and write the result."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving_profile")
-    parser.add_argument("--seconds", type=int, default=20)
-    options = parser.parse_args()
     with cli_errors():
-        figures = profile(options.seconds)
+        figures = profile()
         for name in ("packages", "functions"):
             print(pd.Series(figures[name], name="share").to_string(), "\n")
         print(f"wrote {write('serving-profile', figures)}")

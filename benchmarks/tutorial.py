@@ -8,11 +8,11 @@ benchmarks/results/tutorial.json after each page, and continues from it on the s
 """
 
 import re
+import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, read, table, write
 from benchmarks.workspace import clone, environment
 from registry.commits import head
-from scripts.server_process import free_port, request, wait_for
+from scripts.server_process import ServerProcess, free_port, wait_for_version
 
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-run.md"
 HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
@@ -42,9 +42,12 @@ LINES_NOT_RUN = {  # by their first words
     "export MLFLOW_TRACKING": "no such server",
     "dvc gc": "asks before it deletes",
 }
-SERVERS = {"make serve": ("PORT", "readyz"), "mlflow ui": ("MLFLOW_PORT", "health")}
-SWAP_SECONDS = 60.0  # at most; on a quiet machine three
-END = "end of command"
+SERVERS = {"make serve": ("PORT", "/readyz"), "mlflow ui": ("MLFLOW_PORT", "/health")}
+SHELL = """source {state}
+{command}
+status=$?
+{{ declare -px; printf 'cd %q\\n' "$PWD"; }} >{state}
+exit $status"""
 IDENTITY = {"GIT_AUTHOR_NAME": "reader", "GIT_AUTHOR_EMAIL": "reader@example.com"}
 IDENTITY |= {"GIT_COMMITTER_NAME": "reader", "GIT_COMMITTER_EMAIL": "reader@example.com"}
 
@@ -61,7 +64,9 @@ def read_lines(page: Path) -> list[str]:
 
 
 def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str, Any]]:
-    """Run lines one after the other in one bash in `folder`; leave servers running until the end.
+    """Run lines one after the other in `folder`; leave servers running until the end.
+
+    Each line has a bash of its own, which continues with the last one's folder and variables.
 
     Returns:
         For each line the command, its seconds and its output; for a promotion or a rollback while a
@@ -76,73 +81,43 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
     variables |= {**ports, **IDENTITY, "CURL_HOME": str(folder)}
     variables["MODEL_CACHE"] = str(folder / ".models")
     rows: list[dict[str, Any]] = []
-    with open_shell(folder, environment(**variables)) as shell:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as servers:
+        state, log = Path(scratch) / "state", Path(scratch) / "log"
+        state.write_text(f"cd {shlex.quote(str(folder))}\n")
         for line in lines:
             if line.startswith(tuple(LINES_NOT_RUN)):
                 continue
             command = line.partition(" #")[0].strip().replace("localhost:8000", service)
-            started = time.monotonic()
-            server = next(filter(command.endswith, SERVERS), None)
-            output = run_command(shell, f"{command} &>/dev/null &" if server else command)
-            if server:
+            started, output = time.monotonic(), ""
+            bash = ["bash", "-c", SHELL.format(state=state, command=command)]
+            if server := next(filter(command.endswith, SERVERS), None):
                 variable, path = SERVERS[server]
-                address = f"http://localhost:{ports[variable]}/{path}"
-                wait_for(address, f"run `{command}`")
+                address, hint = f"http://localhost:{ports[variable]}", f"run `{command}`"
+                process = ServerProcess(bash, address, path, log, environment(**variables), hint)
+                servers.enter_context(process)
+            else:
+                output = run_command(bash, command, environment(**variables))
             rows.append({"command": command, "seconds": seconds_since(started), "output": output})
             promoted = re.match(r"version (\d+) of \S+ is Production now", output)
             if promoted and any(row["command"].endswith("make serve") for row in rows):
-                started = time.monotonic()
-                wait_for_version(service, promoted[1])
-                rows[-1]["swap_seconds"] = seconds_since(started)
+                rows[-1]["swap_seconds"] = round(wait_for_version(service, promoted[1]), 1)
     return rows
 
 
-@contextmanager
-def open_shell(folder: Path, variables: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
-    """Run bash in `folder`; end what it started in the background when the block is left."""
-    shell = subprocess.Popen(
-        ["bash"],
-        cwd=folder,
+def run_command(bash: list[str], command: str, variables: dict[str, str]) -> str:
+    """Return the output of a command, errors included; raise UserError if it fails."""
+    done = subprocess.run(
+        bash,
         env=variables,
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        check=False,
     )
-    try:
-        yield shell
-    finally:
-        shell.communicate("kill $(jobs -p)\nwait\n", timeout=60)
-
-
-def run_command(shell: "subprocess.Popen[str]", command: str) -> str:
-    """Run a command in the shell, where variables and folders stay; return its output.
-
-    Raises:
-        UserError: it failed.
-    """
-    assert shell.stdin
-    assert shell.stdout
-    shell.stdin.write(f"{{ {command}\n}} </dev/null\nprintf '\\n{END} %s\\n' $?\n")
-    shell.stdin.flush()
-    output, ended = "", ""
-    for line in shell.stdout:
-        if line.startswith(END):
-            ended = line
-            break
-        output += line
-    if ended != f"{END} 0\n":
-        raise UserError(f"`{command}` failed: {output[-2000:]}")
-    return output.removesuffix("\n")
-
-
-def wait_for_version(service: str, version: str) -> None:
-    """Wait until a service answers with a version; raise UserError if it is late."""
-    deadline = time.monotonic() + SWAP_SECONDS
-    while str(request(f"{service}/health")["model_version"]) != version:
-        if time.monotonic() > deadline:
-            raise UserError(f"{service} does not have version {version} in {SWAP_SECONDS:.0f} s")
-        time.sleep(0.1)
+    if done.returncode:
+        raise UserError(f"`{command}` failed: {done.stdout[-2000:]}")
+    return done.stdout
 
 
 def seconds_since(started: float) -> float:

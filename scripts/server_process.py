@@ -17,7 +17,7 @@ from typing import Any, Self
 from arithmetic.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS, STOP_SECONDS = 300.0, 60.0  # on a busy machine
+START_SECONDS, STOP_SECONDS, SWAP_SECONDS = 300.0, 60.0, 60.0  # on a busy machine
 # Loopback never goes through a proxy of the environment.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -46,6 +46,16 @@ def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None
     if process is not None and process.poll() is not None:
         reason = f"the process ended with status {process.returncode}"
     raise UserError(f"{url} is not ready: {reason}", hint)
+
+
+def wait_for_version(address: str, version: str) -> float:
+    """Return the seconds until a service serves a version; raise UserError after SWAP_SECONDS."""
+    started = time.perf_counter()
+    while str(request(f"{address}/health")["model_version"]) != version:
+        if time.perf_counter() - started > SWAP_SECONDS:
+            raise UserError(f"{address} does not serve version {version} in {SWAP_SECONDS:g} s")
+        time.sleep(0.02)
+    return time.perf_counter() - started
 
 
 def free_port(host: str = "127.0.0.1") -> int:
