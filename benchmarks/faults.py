@@ -28,7 +28,7 @@ from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import Grammar, solve
 from benchmarks.results_file import ROOT, machine, write
-from benchmarks.serving_load import Loops, cores, encode_post, random_equations
+from benchmarks.serving_load import Loops, cores, encode_post, is_right, random_equations
 from benchmarks.serving_process import RAISING, memory_mb, pinned_service, registry
 from registry import MODEL_NAME, PRODUCTION
 from scripts.server_process import ServerProcess, request, wait_for_version
@@ -80,14 +80,6 @@ class Bench(NamedTuple):
         client = MlflowClient(self.mlflow.address)
         client.set_registered_model_alias(MODEL_NAME, PRODUCTION, version)
         return wait_for_version(service.address, version)
-
-
-def is_right(expected: object, accepted: tuple[int, ...], status: int, body: bytes) -> bool:
-    """Return whether one answer or a list of answers is exact, or another status is accepted."""
-    if status != 200:
-        return status in accepted
-    answer = json.loads(body)
-    return bool(expected == (answer.get("predicted_answers") or answer.get("predicted_answer")))
 
 
 def load(bench: Bench, seconds: float = 0.0) -> Row:

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from arithmetic.errors import cli_errors
-from arithmetic.grammar import Grammar
 from arithmetic.model import Transformer
 from benchmarks.results_file import ROOT, write
 from benchmarks.workspace import TINY, Changes, merge
@@ -46,7 +45,7 @@ def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
     """Return both continuations: curves, seconds, and errors in the whole domain."""
     assert job.grpo
     start = train.train(job, workers)
-    model = Transformer(job.config)
+    model, grammar = Transformer(job.config), job.grpo.grammar
     model.load_state_dict(start.weights)
     wrong = pd.DataFrame()
     wrong["start"], before = timed(find_wrong, model, job.grpo, workers)
@@ -57,23 +56,29 @@ def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
     wrong["supervised"] = find_wrong(model, job.grpo, workers)
     model.load_state_dict(weights)
     wrong["grpo"], after = timed(find_wrong, model, job.grpo, workers)
-    seconds = round(seconds - before - after, 1)  # `tune` counts both times, too
-    parts = {
-        "grpo": {"steps": tuning.step, "seconds": seconds, "curve": average(tuning.rows)},
-        "supervised": {
-            "steps": rows[-1]["step"],
-            "seconds": seconds_supervised,
-            "curve": average(rows),
-        },
-    }
+    seconds = seconds - before - after  # `tune` counts both times, too
     errors, new_errors = wrong.sum(), wrong[~wrong["start"]].sum()
-    for name, part in parts.items():
-        part |= {"errors": int(errors[name]), "new_errors": int(new_errors[name])}
+
+    def describe(name: str, seconds: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        means = pd.DataFrame(rows).groupby("step")["exact_match"].mean()  # over the operations
+        return {
+            "steps": rows[-1]["step"],
+            "seconds": round(seconds, 1),
+            "curve": means.round(6).reset_index().to_dict("records"),
+            "errors": int(errors[name]),
+            "new_errors": int(new_errors[name]),
+        }
+
+    chains = [
+        longest_carry_chain(operation, *grammar.equations(operation), grammar.digits)
+        for operation in grammar.operations
+    ]
     return {
         "start": {"steps": start.step, "errors": int(errors["start"])},
-        **parts,
+        "grpo": describe("grpo", seconds, tuning.rows),
+        "supervised": describe("supervised", seconds_supervised, rows),
         "equations": len(wrong),
-        "errors_by_chain": wrong.groupby(list_chains(job.grpo.grammar)).sum().to_dict("list"),
+        "errors_by_chain": wrong.groupby(np.concatenate(chains)).sum().to_dict("list"),
     }
 
 
@@ -81,7 +86,7 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     """Return the result of a call, and its seconds."""
     started = time.monotonic()
     result = function(*arguments)
-    return result, round(time.monotonic() - started, 1)
+    return result, time.monotonic() - started
 
 
 def find_wrong(model: Transformer, setup: grpo.Setup, workers: Workers) -> np.ndarray:
@@ -99,15 +104,6 @@ def find_wrong(model: Transformer, setup: grpo.Setup, workers: Workers) -> np.nd
         return torch.cat(masks)
 
     return workers.sum_over_shards(compute).numpy() > 0
-
-
-def list_chains(grammar: Grammar) -> np.ndarray:
-    """Return the longest carry chain of each equation of the domain: [N] int64."""
-    chains = [
-        longest_carry_chain(operation, *grammar.equations(operation), grammar.digits)
-        for operation in grammar.operations
-    ]
-    return np.concatenate(chains)
 
 
 def continue_supervised(
@@ -130,12 +126,6 @@ def continue_supervised(
             train.update_gradients(model, job, batches, step, workers)
             optimizers.step()
     return rows
-
-
-def average(rows: list[dict[str, Any]]) -> list[dict[Any, Any]]:
-    """Return greedy exact match by step, the mean over the operations."""
-    means = pd.DataFrame(rows).groupby("step")["exact_match"].mean()
-    return means.round(6).reset_index().to_dict("records")
 
 
 def run_seed(content: dict[str, Any]) -> dict[str, Any]:
