@@ -2,6 +2,7 @@
 
     make bench-serving                python -m benchmarks.serving [--only service constant]
     make bench-serving-environment    python -m benchmarks.serving --environment
+    make bench-profile                python -m benchmarks.serving --profile
 
 Each server has one core to itself, `wrk` the other; all answer the same equations by the same model
 (one answers a constant). A round starts each server anew, checks its answers, warms it up and
@@ -11,11 +12,17 @@ Peers live in environments of their own in `.bench/`. Writes benchmarks/results/
 `--environment` measures this service in the environment of its image, made from serving.lock alone,
 and imports mlflow there, which the target for the start is a multiple of. Writes
 benchmarks/results/serving-environment.json.
+
+`--profile` samples the service under load by `py-spy` (fetched by `uvx`, root). A function's share
+is that of the samples in which it runs, without those that it calls; C code counts as the function
+that calls it. Writes benchmarks/results/serving-profile.json.
 """
 
 import argparse
 import json
 import os
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +40,7 @@ from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import solve
 from benchmarks.results_file import ROOT, table, write
 from benchmarks.serving_load import BODY, cores, make_bodies, random_equations, run_wrk
-from benchmarks.serving_process import memory_mb, pin, registry
+from benchmarks.serving_process import memory_mb, pin, pinned_service, registry
 from benchmarks.workspace import environment, run, time_run
 from registry import MODEL_NAME
 from scripts.server_process import ServerProcess, free_port, request
@@ -43,6 +50,9 @@ ENGINE = ("onnxruntime==1.32.0", "numpy==2.4.6", "pydantic==2.14.4")
 LOCK = str(ROOT / "requirements" / "serving.lock")
 IMAGE = ("--only-binary", ":all:", "--require-hashes", "--no-deps", "-r", LOCK)
 MANY, CHECKED = 64, 50
+SAMPLER, LARGEST = ("uvx", "-q", "py-spy==0.4.3", "record", "--nonblocking", "-r", "500"), 20
+# A stack in py-spy's raw format, and its count: the innermost function's name, file and line.
+STACK = re.compile(r"(?:.*;)?(.*) \((.*):\d+\) (\d+)")
 
 Figures = dict[str, Any]
 
@@ -248,10 +258,43 @@ def measure_environment(model: Path, rounds: int, seconds: float) -> Figures:
     }
 
 
+def parse_profile(raw: str) -> Figures:
+    """Return the shares of functions and packages in py-spy's raw format."""
+    leaves = pd.DataFrame(STACK.findall(raw), columns=["function", "file", "count"])
+    if leaves.empty:
+        raise UserError("py-spy saw no Python frame")
+    leaves["count"] = leaves["count"].astype(int)
+    leaves["functions"] = leaves["file"] + " " + leaves["function"]
+    leaves["packages"] = leaves["file"].str.partition("/")[0]
+    total, figures = int(leaves["count"].sum()), {}
+    for name in ("packages", "functions"):
+        shares = leaves.groupby(name)["count"].sum() / total
+        figures[name] = shares.nlargest(LARGEST).round(3).to_dict()
+    return {"samples": total, **figures}
+
+
+def profile(model: Path, seconds: float) -> Figures:
+    """Run the service on a core of its own under load, and sample it."""
+    bodies, core = make_bodies(model), cores()[1]
+    with registry(model) as mlflow, tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        with pinned_service(mlflow.address, Path(folder), cores()[0]) as service:
+            url = f"{service.address}/predict"
+            run_wrk(url, bodies, MANY, 1, core)
+            record = [*SAMPLER, "-p", str(service.process.pid), "-d", str(round(seconds))]
+            record += ["-f", "raw", "-o", str(raw)]
+            with subprocess.Popen(record, stdout=subprocess.DEVNULL) as sampler:
+                run_wrk(url, bodies, MANY, seconds + 2, core)
+            if sampler.returncode:
+                raise UserError(f"py-spy ended with status {sampler.returncode}", "run it as root")
+        return parse_profile(raw.read_text())
+
+
 def main() -> None:
     """Measure what the options name, and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("--environment", action="store_true", help="start-up, memory and disk")
+    parser.add_argument("--profile", action="store_true", help="where the service spends its core")
     compared = [name for name in SERVERS if name != "image"]
     parser.add_argument("--only", nargs="+", choices=compared, default=compared)
     parser.add_argument("--rounds", type=int, default=5)
@@ -264,6 +307,9 @@ def main() -> None:
         if options.environment:
             name, figures = "serving-environment", measure_environment(model, rounds, seconds)
             print(table([figures]))
+        elif options.profile:
+            name, figures = "serving-profile", profile(model, rounds * seconds)
+            print(pd.Series(figures["functions"], name="share").to_string())
         else:
             name, figures = "serving", {"servers": measure(options.only, model, rounds, seconds)}
             rows = figures["servers"].items()

@@ -60,20 +60,17 @@ def headline() -> Values:
 def exactness() -> Values:
     """Return a row for each proof that the answers are exact."""
     seeds = read("seeds")["seeds"]
-    all_seeds = {key: sum(row[key] for row in seeds) for key in ("errors", "equations")}
-    all_seeds["minimum_margin"] = min(row["minimum_margin"] for row in seeds)
+    sums = {key: sum(row[key] for row in seeds) for key in ("errors", "equations")}
+    margin = min(row["minimum_margin"] for row in seeds)
     decoded, ten_seeds = (f"benchmarks/results/{name}.json" for name in ("certify-full", "seeds"))
-    experiment = "make experiment NAME=four-operations"
-    proofs = (
-        ("certified, params.yaml", read(EVALUATION), "dvc repro", EVALUATION),
-        ("decoded", read(decoded) | {"minimum_margin": "–"}, "make certify-full", decoded),
-        (f"{len(seeds)} fresh seeds", all_seeds, "make seeds", ten_seeds),
-        ("certified, + − × ÷", read(FOUR_OPERATIONS), experiment, FOUR_OPERATIONS),
+    proofs: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("certified, params.yaml", "dvc repro", EVALUATION, {}),
+        ("decoded", "make certify-full", decoded, {"minimum_margin": "–"}),
+        (f"{len(seeds)} fresh seeds", "make seeds", ten_seeds, {**sums, "minimum_margin": margin}),
+        ("certified, + − × ÷", "make experiment NAME=four-operations", FOUR_OPERATIONS, {}),
     )
-    return [
-        {"what": what, **figures, "command": command, "file": file}
-        for what, figures, command, file in proofs
-    ]
+    for what, command, file, figures in proofs:
+        yield read(file) | {"what": what, "command": command, "file": file} | figures
 
 
 def grpo_chains() -> Values:

@@ -97,7 +97,8 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
                 servers.enter_context(process)
             else:
                 output = run_command(bash, command, environment(**variables))
-            rows.append({"command": command, "seconds": seconds_since(started), "output": output})
+            seconds = round(time.monotonic() - started, 1)
+            rows.append({"command": command, "seconds": seconds, "output": output})
             promoted = re.match(r"version (\d+) of \S+ is Production now", output)
             if promoted and any(row["command"].endswith("make serve") for row in rows):
                 rows[-1]["swap_seconds"] = round(wait_for_version(service, promoted[1]), 1)
@@ -118,11 +119,6 @@ def run_command(bash: list[str], command: str, variables: dict[str, str]) -> str
     if done.returncode:
         raise UserError(f"`{command}` failed: {done.stdout[-2000:]}")
     return done.stdout
-
-
-def seconds_since(started: float) -> float:
-    """Return the seconds since a time of time.monotonic()."""
-    return round(time.monotonic() - started, 1)
 
 
 def run_page(page: Path, scratch: Path) -> list[dict[str, Any]]:
