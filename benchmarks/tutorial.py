@@ -8,11 +8,11 @@ benchmarks/results/tutorial.json after each page, and continues from it on the s
 """
 
 import re
-import shlex
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, read, table, write
 from benchmarks.workspace import clone, environment
 from registry.commits import head
-from scripts.server_process import ServerProcess, free_port, wait_for_version
+from scripts.server_process import free_port, wait_for, wait_for_version
 
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-run.md"
 HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
@@ -42,12 +42,8 @@ LINES_NOT_RUN = {  # by their first words
     "export MLFLOW_TRACKING": "no such server",
     "dvc gc": "asks before it deletes",
 }
-SERVERS = {"make serve": ("PORT", "/readyz"), "mlflow ui": ("MLFLOW_PORT", "/health")}
-SHELL = """source {state}
-{command}
-status=$?
-{{ declare -px; printf 'cd %q\\n' "$PWD"; }} >{state}
-exit $status"""
+SERVERS = {"make serve": ("PORT", "readyz"), "mlflow ui": ("MLFLOW_PORT", "health")}
+END = "end of command"
 IDENTITY = {"GIT_AUTHOR_NAME": "reader", "GIT_AUTHOR_EMAIL": "reader@example.com"}
 IDENTITY |= {"GIT_COMMITTER_NAME": "reader", "GIT_COMMITTER_EMAIL": "reader@example.com"}
 
@@ -64,9 +60,7 @@ def read_lines(page: Path) -> list[str]:
 
 
 def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str, Any]]:
-    """Run lines one after the other in `folder`; leave servers running until the end.
-
-    Each line has a bash of its own, which continues with the last one's folder and variables.
+    """Run lines one after the other in one bash in `folder`; leave servers running until the end.
 
     Returns:
         For each line the command, its seconds and its output; for a promotion or a rollback while a
@@ -81,22 +75,17 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
     variables |= {**ports, **IDENTITY, "CURL_HOME": str(folder)}
     variables["MODEL_CACHE"] = str(folder / ".models")
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as servers:
-        state, log = Path(scratch) / "state", Path(scratch) / "log"
-        state.write_text(f"cd {shlex.quote(str(folder))}\n")
+    with open_shell(folder, environment(**variables)) as shell:
         for line in lines:
             if line.startswith(tuple(LINES_NOT_RUN)):
                 continue
             command = line.partition(" #")[0].strip().replace("localhost:8000", service)
-            started, output = time.monotonic(), ""
-            bash = ["bash", "-c", SHELL.format(state=state, command=command)]
-            if server := next(filter(command.endswith, SERVERS), None):
+            started = time.monotonic()
+            server = next(filter(command.endswith, SERVERS), None)
+            output = run_command(shell, f"{command} &>/dev/null &" if server else command)
+            if server:
                 variable, path = SERVERS[server]
-                address, hint = f"http://localhost:{ports[variable]}", f"run `{command}`"
-                process = ServerProcess(bash, address, path, log, environment(**variables), hint)
-                servers.enter_context(process)
-            else:
-                output = run_command(bash, command, environment(**variables))
+                wait_for(f"http://localhost:{ports[variable]}/{path}", f"run `{command}`")
             seconds = round(time.monotonic() - started, 1)
             rows.append({"command": command, "seconds": seconds, "output": output})
             promoted = re.match(r"version (\d+) of \S+ is Production now", output)
@@ -105,20 +94,43 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
     return rows
 
 
-def run_command(bash: list[str], command: str, variables: dict[str, str]) -> str:
-    """Return the output of a command, errors included; raise UserError if it fails."""
-    done = subprocess.run(
-        bash,
+@contextmanager
+def open_shell(folder: Path, variables: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """Run bash in `folder`; end what it started in the background when the block is left."""
+    shell = subprocess.Popen(
+        ["bash"],
+        cwd=folder,
         env=variables,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    if done.returncode:
-        raise UserError(f"`{command}` failed: {done.stdout[-2000:]}")
-    return done.stdout
+    try:
+        yield shell
+    finally:
+        shell.communicate("kill $(jobs -p)\nwait\n", timeout=60)
+
+
+def run_command(shell: "subprocess.Popen[str]", command: str) -> str:
+    """Run a command in the shell, where variables and folders stay; return its output.
+
+    Raises:
+        UserError: it failed.
+    """
+    assert shell.stdin
+    assert shell.stdout
+    shell.stdin.write(f"{{ {command}\n}} </dev/null\nprintf '\\n{END} %s\\n' $?\n")
+    shell.stdin.flush()
+    output, ended = "", ""
+    for line in shell.stdout:
+        if line.startswith(END):
+            ended = line
+            break
+        output += line
+    if ended != f"{END} 0\n":
+        raise UserError(f"`{command}` failed: {output[-2000:]}")
+    return output.removesuffix("\n")
 
 
 def run_page(page: Path, scratch: Path) -> list[dict[str, Any]]:
