@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -43,7 +42,7 @@ HOOK = ROOT / "benchmarks" / "kill_hook"
 REPRO = ("dvc", "repro")
 PROMOTE = ("registry.promotion", "1", "--override-gate", "operands 0-9 are not learned exactly")
 LONGEST_SECONDS = 600.0  # of one command, on a busy machine
-RANDOM_SECONDS = 8.0  # how late after a stage's start a random moment is
+RANDOM_SECONDS = 4.0  # how late at most after a stage's start a random moment is
 
 
 class Point(NamedTuple):
@@ -132,6 +131,10 @@ class Round:
         """Return the stage that the log names last."""
         return [STAGES[0], *re.findall(r"^Running stage '(\w+)'", self.read_log(), re.M)][-1]
 
+    def is_in(self, stages: tuple[str, ...], process: "subprocess.Popen[bytes]") -> bool:
+        """Return whether the process runs and is in one of the stages."""
+        return process.poll() is None and self.stage() in stages
+
     def finish(self, command: tuple[str, ...]) -> None:
         """Run a command to its end; raise UserError if it fails."""
         if self.start(command).wait(LONGEST_SECONDS):
@@ -148,10 +151,12 @@ class Round:
             is_killed = self.mark.exists()
         else:
             process = self.start(REPRO)
-            while process.poll() is None and STAGES.index(self.stage()) < STAGES.index(point.stage):
+            while self.is_in(STAGES[: STAGES.index(point.stage)], process):
                 time.sleep(0.02)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(self.rng.uniform(0, RANDOM_SECONDS))
+            # At the latest when the stage is over: later stages have points of their own.
+            moment = time.monotonic() + self.rng.uniform(0, RANDOM_SECONDS)
+            while self.is_in((point.stage,), process) and time.monotonic() < moment:
+                time.sleep(0.02)
             is_killed = process.poll() is None
             if is_killed:
                 place = f"random, {self.stage()}"
