@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -13,6 +14,9 @@ def test_ten_kills_lose_nothing():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing lost" in done.stdout
+    counts = json.loads(done.stdout[done.stdout.index("{") :])
+    assert sum(counts["place"].values()) == 10
+    assert sum(counts.get("not reached", {}).values()) <= 3  # else it does not kill where it says
 
 
 @pytest.mark.parametrize("content", ["", "schema: '2.0'\nstages:\n  train:\n", "{"])
