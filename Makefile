@@ -144,7 +144,7 @@ bench-serving-environment: setup ## start-up time, memory and disk of the servic
 bench-replicas: setup ## one and two services behind nginx on the same cores (needs wrk, nginx)
 	@python -m benchmarks.replicas
 bench-profile: setup ## where the service spends its core under load (needs wrk, root)
-	@python -m benchmarks.serving_profile
+	@python -m benchmarks.serving --profile
 bench-faults: setup ## the service under overload, kills, swaps and bad input
 	@python -m benchmarks.faults
 bench-kills: setup ## kill -9 at a thousand points of dvc repro

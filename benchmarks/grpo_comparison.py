@@ -45,32 +45,38 @@ TINY_GRPO: Changes = {"grpo": {"steps": 10, "questions": 8, "group_size": 4}}
 def compare(job: Job, workers: Workers) -> dict[str, Any]:
     """Return both continuations: curves, seconds, and errors in the whole domain."""
     start = train.train(job, workers)
-    model = Transformer(job.config)
+    model, grammar = Transformer(job.config), job.grammar
     model.load_state_dict(start.weights)
     wrong = pd.DataFrame()
-    wrong["start"], before = timed(find_wrong, model, job.grammar, workers)
+    wrong["start"], before = timed(find_wrong, model, grammar, workers)
     (weights, tuning), seconds = timed(grpo.tune, job, start.weights, workers)
     rows, seconds_supervised = timed(continue_supervised, model, job, workers)
-    wrong["supervised"] = find_wrong(model, job.grammar, workers)
+    wrong["supervised"] = find_wrong(model, grammar, workers)
     model.load_state_dict(weights)
-    wrong["grpo"], after = timed(find_wrong, model, job.grammar, workers)
-    seconds = round(seconds - before - after, 1)  # `tune` counts both times, too
-    parts = {
-        "grpo": {"steps": tuning.step, "seconds": seconds, "curve": average(tuning.rows)},
-        "supervised": {
-            "steps": rows[-1]["step"],
-            "seconds": seconds_supervised,
-            "curve": average(rows),
-        },
-    }
+    wrong["grpo"], after = timed(find_wrong, model, grammar, workers)
+    seconds = seconds - before - after  # `tune` counts both times, too
     errors, new_errors = wrong.sum(), wrong[~wrong["start"]].sum()
-    for name, part in parts.items():
-        part |= {"errors": int(errors[name]), "new_errors": int(new_errors[name])}
+
+    def describe(name: str, seconds: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        means = pd.DataFrame(rows).groupby("step")["exact_match"].mean()  # over the operations
+        return {
+            "steps": rows[-1]["step"],
+            "seconds": round(seconds, 1),
+            "curve": means.round(6).reset_index().to_dict("records"),
+            "errors": int(errors[name]),
+            "new_errors": int(new_errors[name]),
+        }
+
+    chains = [
+        longest_carry_chain(operation, *grammar.equations(operation), grammar.digits)
+        for operation in grammar.operations
+    ]
     return {
         "start": {"steps": start.step, "errors": int(errors["start"])},
-        **parts,
+        "grpo": describe("grpo", seconds, tuning.rows),
+        "supervised": describe("supervised", seconds_supervised, rows),
         "equations": len(wrong),
-        "errors_by_chain": wrong.groupby(list_chains(job.grammar)).sum().to_dict("list"),
+        "errors_by_chain": wrong.groupby(np.concatenate(chains)).sum().to_dict("list"),
     }
 
 
@@ -78,7 +84,7 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     """Return the result of a call, and its seconds."""
     started = time.monotonic()
     result = function(*arguments)
-    return result, round(time.monotonic() - started, 1)
+    return result, time.monotonic() - started
 
 
 def find_wrong(model: Transformer, grammar: Grammar, workers: Workers) -> np.ndarray:
@@ -98,15 +104,6 @@ def find_wrong(model: Transformer, grammar: Grammar, workers: Workers) -> np.nda
     return workers.sum_over_shards(compute).numpy() > 0
 
 
-def list_chains(grammar: Grammar) -> np.ndarray:
-    """Return the longest carry chain of each equation of the domain: [N] int64."""
-    chains = [
-        longest_carry_chain(operation, *grammar.equations(operation), grammar.digits)
-        for operation in grammar.operations
-    ]
-    return np.concatenate(chains)
-
-
 def continue_supervised(model: Transformer, job: Job, workers: Workers) -> list[dict[str, Any]]:
     """Train on with the learning rates of GRPO; return its validations by step and operation."""
     steps = job.params.grpo.steps * SUPERVISED_STEPS
@@ -123,12 +120,6 @@ def continue_supervised(model: Transformer, job: Job, workers: Workers) -> list[
             train.update_gradients(model, job, data, step, workers)
             optimizers.step()
     return rows
-
-
-def average(rows: list[dict[str, Any]]) -> list[dict[Any, Any]]:
-    """Return greedy exact match by step, the mean over the operations."""
-    means = pd.DataFrame(rows).groupby("step")["exact_match"].mean()
-    return means.round(6).reset_index().to_dict("records")
 
 
 def run_seed(content: dict[str, Any]) -> dict[str, Any]:
