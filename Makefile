@@ -34,7 +34,10 @@ run: setup ## train, register, promote and ask the served model one question
 serve: setup ## serve Production in the foreground (PORT=8000)
 	@python -m serving
 docker: setup ## the same as run in containers, which keep running (compose.yaml)
-	@python -m scripts.quickstart --docker
+	@$(compose) version >/dev/null 2>&1 || \
+		{ printf 'error: there is no Docker Compose\nhint: install its plugin for Docker\n' >&2; exit 2; }
+	@$(compose) up --build --detach
+	@COMPOSE="$(compose)" python -m scripts.quickstart --docker
 
 ##@ Team (deploy/team)
 up: ## start MLflow on PostgreSQL and S3, and two services (COMPOSE_PROFILES=monitoring)
@@ -141,7 +144,7 @@ bench-serving-environment: setup ## start-up time, memory and disk of the servic
 bench-replicas: setup ## one and two services behind nginx on the same cores (needs wrk, nginx)
 	@python -m benchmarks.replicas
 bench-profile: setup ## where the service spends its core under load (needs wrk, root)
-	@python -m benchmarks.serving_profile
+	@python -m benchmarks.serving --profile
 bench-faults: setup ## the service under overload, kills, swaps and bad input
 	@python -m benchmarks.faults
 bench-kills: setup ## kill -9 at a thousand points of dvc repro

@@ -11,7 +11,7 @@ and a running service can be compared by one line of text. Serving imports this:
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,25 +44,46 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ModelConfig(StrictModel):
-    """Hold the model's shape.
+class ModelShape(StrictModel):
+    """Describe the model's shape.
 
     Attributes:
-        vocabulary_size: number of token ids.
-        sequence_lengths: the most tokens that are read, for each format of the grammar, in order.
-        d_model: width of the residual stream; a multiple of `heads`.
+        d_model: width of the residual stream.
         layers, heads: of the Transformer.
-        mlp_ratio: hidden width of the MLP over `d_model`.
-        attention: `dot_product` or `positional`.
+        mlp_ratio: hidden width of the MLP over d_model.
+        attention: `dot_product`, or `positional` (a learned table of positions).
     """
 
-    vocabulary_size: Count
-    sequence_lengths: list[Count]
     d_model: Count
     layers: Count
     heads: Count
     mlp_ratio: Count
     attention: Literal["dot_product", "positional"]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(
+                f"model.d_model ({self.d_model}) is not a multiple of model.heads ({self.heads}); "
+                "change one of them"
+            )
+        return self
+
+
+class SequenceSizes(StrictModel):
+    """Describe what the model reads.
+
+    Attributes:
+        vocabulary_size: number of token ids.
+        sequence_lengths: the most tokens that are read, for each format of the grammar, in order.
+    """
+
+    vocabulary_size: Count
+    sequence_lengths: list[Count]
+
+
+class ModelConfig(ModelShape, SequenceSizes):
+    """Hold everything that a Transformer is built from."""
 
 
 class GrammarConfig(StrictModel):
@@ -83,11 +104,9 @@ class ArtifactConfig(StrictModel):
     model: ModelConfig
 
     @model_validator(mode="after")
-    def _check(self) -> "ArtifactConfig":
+    def _check(self) -> Self:
         if len(self.model.sequence_lengths) != len(get_formats(self.grammar.operations)):
             raise ValueError("it does not have one sequence length for each format")
-        if self.model.d_model % self.model.heads:
-            raise ValueError("its d_model is not a multiple of its heads")
         return self
 
     def get_grammar(self) -> Grammar:

@@ -10,34 +10,25 @@ from arithmetic.model import KVCache, Transformer
 
 
 @torch.no_grad()
-def decode_greedily(model: Transformer, fmt: int, prompts: Tensor, tokens: int) -> Tensor:
-    """Return the most probable next tokens, one after the other: ids [B, P] to [B, `tokens`]."""
-    cache = KVCache()
-    token = model(prompts, fmt, cache, first=prompts.shape[1] - 1).argmax(-1)
-    generated = [token]
-    for _ in range(tokens - 1):
-        token = model(token, fmt, cache).argmax(-1)
-        generated.append(token)
-    return torch.cat(generated, dim=1)
-
-
-@torch.no_grad()
-def decode_by_sampling(model: Transformer, fmt: int, prompts: Tensor, uniforms: Tensor) -> Tensor:
-    """Sample each next token at temperature 1: ids [B, P] to [B, T].
+def generate(
+    model: Transformer, fmt: int, prompts: Tensor, tokens: int, uniforms: Tensor | None = None
+) -> Tensor:
+    """Return the most probable next tokens, or sampled ones: ids [B, P] to [B, `tokens`].
 
     Args:
-        uniforms: [B, T] in [0, 1). A token is the inverse of the cumulative distribution there, so
-            no random generator of torch is involved.
+        uniforms: [B, `tokens`] in [0, 1), to sample at temperature 1. A token is the inverse of the
+            cumulative distribution there, so no random generator of torch is involved.
     """
-    cache = KVCache()
-    logits = model(prompts, fmt, cache, first=prompts.shape[1] - 1)
-    generated: list[Tensor] = []
-    for column in uniforms.split(1, dim=1):
-        if generated:
-            logits = model(generated[-1], fmt, cache)
-        cumulative = torch.softmax(logits[:, -1], -1).cumsum(-1)
-        token = (cumulative <= column).sum(-1, keepdim=True)
-        generated.append(token.clamp(max=model.config.vocabulary_size - 1))  # a sum below 1
+    cache, ids, generated = KVCache(), prompts, list[Tensor]()
+    for i in range(tokens):
+        logits = model(ids, fmt, cache, first=ids.shape[1] - 1)[:, -1]
+        if uniforms is None:
+            ids = logits.argmax(-1, keepdim=True)
+        else:
+            cumulative = torch.softmax(logits, -1).cumsum(-1)
+            ids = (cumulative <= uniforms[:, i, None]).sum(-1, keepdim=True)
+            ids = ids.clamp(max=model.config.vocabulary_size - 1)  # the sum may be below 1
+        generated.append(ids)
     return torch.cat(generated, dim=1)
 
 

@@ -11,27 +11,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import Equation, solve
 from benchmarks.results_file import ROOT, write
-from stages.certify import Equations, WorkerModel, run_over_shards
+from stages.certify import Columns, Equations, WorkerModel, run_over_shards
+from stages.dataset import build_frame
 
-SHARD, BATCH, FIRST_FAILURES = 10_000, 500, 10
+SHARD, FIRST_FAILURES = 500, 10
 
 
-def find_wrong(model: WorkerModel, equations: Equations) -> np.ndarray:
-    """Return whether the decoded answer of each equation is wrong or has no end: [N] bool."""
-    wrong: list[bool] = []
-    for part in equations.split(BATCH):
-        operands = zip(part.a.tolist(), part.b.tolist(), strict=True)
-        questions = [Equation(a, part.operation, b) for a, b in operands]
-        answers = model.onnx_model.answer(questions)
-        pairs = zip(questions, answers, strict=True)
-        wrong += [not answer.ended or answer.text != solve(question) for question, answer in pairs]
-    return np.array(wrong)
+def find_wrong(model: WorkerModel, equations: Equations) -> Columns:
+    """Return whether the decoded answer of each equation is `wrong` or has no end."""
+    operands = zip(equations.a.tolist(), equations.b.tolist(), strict=True)
+    questions = [Equation(a, equations.operation, b) for a, b in operands]
+    pairs = zip(questions, model.onnx_model.answer(questions), strict=True)
+    return {"wrong": [not answer.ended or answer.text != solve(q) for q, answer in pairs]}
 
 
 def certify(directory: Path) -> dict[str, Any]:
@@ -44,15 +39,12 @@ def certify(directory: Path) -> dict[str, Any]:
     if not grammar.is_listed:
         raise UserError(f"the domain has {grammar.size:,} equations, too many to list")
     started = time.monotonic()
-    domain = [Equations(name, *grammar.equations(name)) for name in grammar.operations]
+    domain = build_frame({name: grammar.equations(name) for name in grammar.operations})
     results = run_over_shards(find_wrong, directory, domain, SHARD, "certify-full")
-    failures = [
-        f"{part.a[row]}{part.operation}{part.b[row]}="
-        for part, wrong in zip(domain, results, strict=True)
-        for row in np.flatnonzero(wrong)
-    ]
+    wrong = domain[results["wrong"]]
+    failures = [str(Equation(row.a, row.operation, row.b)) for row in wrong.itertuples()]
     return {
-        "equations": sum(map(len, results)),
+        "equations": len(results),
         "errors": len(failures),
         "first_failures": failures[:FIRST_FAILURES],
         "seconds": round(time.monotonic() - started, 1),

@@ -6,12 +6,12 @@ One process, one thread; both graphs answer the same prompts in turn, so that wh
 does affects both. Writes benchmarks/results/decoders.json.
 """
 
-import time
-from statistics import median
+from timeit import timeit
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import pandas as pd
 
 from arithmetic import formats
 from arithmetic.errors import UserError, cli_errors
@@ -55,18 +55,13 @@ def compare(model: OnnxModel, operation: str, batch: int) -> dict[str, Any]:
     for key, graph in graphs.items():  # the first call allocates
         if not (graph()[:, -1] == END).all():
             raise UserError(f"the graph {key} of {operation!r} does not end its sequences")
-    times: dict[str, list[float]] = {key: [] for key in graphs}
-    for _ in range(ROUNDS):
-        for key, graph in graphs.items():
-            started = time.perf_counter()
-            graph()
-            times[key].append((time.perf_counter() - started) * 1e3)
-    row: dict[str, Any] = {"operation": operation, "batch": batch}
-    for statistic, function in (("median", median), ("minimum", min)):
-        values = {key: function(part) for key, part in times.items()}
-        row[statistic] = {f"{key}_ms": round(value, 3) for key, value in values.items()}
-        row[statistic]["ratio"] = round(values["now"] / values["first_version"], 2)
-    return row
+    times = pd.DataFrame(
+        {f"{key}_ms": timeit(graph, number=1) * 1e3 for key, graph in graphs.items()}
+        for _ in range(ROUNDS)
+    )
+    statistics = pd.DataFrame({"median": times.median(), "minimum": times.min()})
+    statistics.loc["ratio"] = statistics.loc["now_ms"] / statistics.loc["first_version_ms"]
+    return {"operation": operation, "batch": batch, **statistics.round(3).to_dict()}
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import chdir
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from benchmarks.results_file import ROOT, write
 from benchmarks.workspace import TINY, Changes, merge
 from registry.dvc_lock import read_yaml
 from stages import checkpoint, generate, grpo, train
+from stages.checkpoint import Job
 from stages.dataset import read_split
 from stages.domain import longest_carry_chain
 from stages.optimizer import ScheduledOptimizers
@@ -42,38 +42,41 @@ SUPERVISED_STEPS = 6
 TINY_GRPO: Changes = {"grpo": {"steps": 10, "questions": 8, "group_size": 4}}
 
 
-def compare(job: train.Job, workers: Workers) -> dict[str, Any]:
+def compare(job: Job, workers: Workers) -> dict[str, Any]:
     """Return both continuations: curves, seconds, and errors in the whole domain."""
-    assert job.grpo
     start = train.train(job, workers)
-    model = Transformer(job.config)
+    model, grammar = Transformer(job.config), job.grammar
     model.load_state_dict(start.weights)
     wrong = pd.DataFrame()
-    wrong["start"], before = timed(find_wrong, model, job.grpo, workers)
-    (weights, tuning), seconds = timed(
-        grpo.tune, job.config, start.weights, job.grpo, job.digest(), workers
-    )
+    wrong["start"], before = timed(find_wrong, model, grammar, workers)
+    (weights, tuning), seconds = timed(grpo.tune, job, start.weights, workers)
     rows, seconds_supervised = timed(continue_supervised, model, job, workers)
-    wrong["supervised"] = find_wrong(model, job.grpo, workers)
+    wrong["supervised"] = find_wrong(model, grammar, workers)
     model.load_state_dict(weights)
-    wrong["grpo"], after = timed(find_wrong, model, job.grpo, workers)
-    seconds = round(seconds - before - after, 1)  # `tune` counts both times, too
-    parts = {
-        "grpo": {"steps": tuning.step, "seconds": seconds, "curve": average(tuning.rows)},
-        "supervised": {
-            "steps": rows[-1]["step"],
-            "seconds": seconds_supervised,
-            "curve": average(rows),
-        },
-    }
+    wrong["grpo"], after = timed(find_wrong, model, grammar, workers)
+    seconds = seconds - before - after  # `tune` counts both times, too
     errors, new_errors = wrong.sum(), wrong[~wrong["start"]].sum()
-    for name, part in parts.items():
-        part |= {"errors": int(errors[name]), "new_errors": int(new_errors[name])}
+
+    def describe(name: str, seconds: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        means = pd.DataFrame(rows).groupby("step")["exact_match"].mean()  # over the operations
+        return {
+            "steps": rows[-1]["step"],
+            "seconds": round(seconds, 1),
+            "curve": means.round(6).reset_index().to_dict("records"),
+            "errors": int(errors[name]),
+            "new_errors": int(new_errors[name]),
+        }
+
+    chains = [
+        longest_carry_chain(operation, *grammar.equations(operation), grammar.digits)
+        for operation in grammar.operations
+    ]
     return {
         "start": {"steps": start.step, "errors": int(errors["start"])},
-        **parts,
+        "grpo": describe("grpo", seconds, tuning.rows),
+        "supervised": describe("supervised", seconds_supervised, rows),
         "equations": len(wrong),
-        "errors_by_chain": wrong.groupby(list_chains(job.grpo.grammar)).sum().to_dict("list"),
+        "errors_by_chain": wrong.groupby(np.concatenate(chains)).sum().to_dict("list"),
     }
 
 
@@ -81,18 +84,18 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     """Return the result of a call, and its seconds."""
     started = time.monotonic()
     result = function(*arguments)
-    return result, round(time.monotonic() - started, 1)
+    return result, time.monotonic() - started
 
 
-def find_wrong(model: Transformer, setup: grpo.Setup, workers: Workers) -> np.ndarray:
+def find_wrong(model: Transformer, grammar: Grammar, workers: Workers) -> np.ndarray:
     """Return whether the answer to each equation of the domain is wrong: [N] bool."""
 
     def compute(shard: int) -> Tensor:
         masks = []
-        for operation in setup.grammar.operations:
-            a, b = setup.grammar.equations(operation)
+        for operation in grammar.operations:
+            a, b = grammar.equations(operation)
             part = slice(shard, None, SHARDS)
-            failures = grpo.find_failures(model, setup, operation, (a[part], b[part]))
+            failures = grpo.find_failures(model, grammar, operation, (a[part], b[part]))
             mask = torch.zeros(len(a), dtype=torch.float64)
             mask[part][[row for row, _ in failures]] = 1
             masks.append(mask)
@@ -101,41 +104,22 @@ def find_wrong(model: Transformer, setup: grpo.Setup, workers: Workers) -> np.nd
     return workers.sum_over_shards(compute).numpy() > 0
 
 
-def list_chains(grammar: Grammar) -> np.ndarray:
-    """Return the longest carry chain of each equation of the domain: [N] int64."""
-    chains = [
-        longest_carry_chain(operation, *grammar.equations(operation), grammar.digits)
-        for operation in grammar.operations
-    ]
-    return np.concatenate(chains)
-
-
-def continue_supervised(
-    model: Transformer, job: train.Job, workers: Workers
-) -> list[dict[str, Any]]:
+def continue_supervised(model: Transformer, job: Job, workers: Workers) -> list[dict[str, Any]]:
     """Train on with the learning rates of GRPO; return its validations by step and operation."""
-    assert job.grpo
-    steps = job.grpo.params.steps * SUPERVISED_STEPS
-    setup = replace(job.grpo, params=job.grpo.params.model_copy(update={"steps": steps}))
-    batches = train.Batches(job)
-    optimizers = ScheduledOptimizers(model, job.params, setup.learning_rate_factor)
+    steps = job.params.grpo.steps * SUPERVISED_STEPS
+    longer = job.params.grpo.model_copy(update={"steps": steps})
+    optimizers = ScheduledOptimizers(
+        model, job.params.train, lambda step: grpo.get_learning_rate_factor(longer, step)
+    )
+    data = train.encode(job, job.train)
     rows: list[dict[str, Any]] = []
     for step in range(steps + 1):
         if step % max(1, steps // ROWS) == 0 or step == steps:
-            rows += [
-                {"step": step, **grpo.validate(model, setup, operation, workers)}
-                for operation in setup.grammar.operations
-            ]
+            rows += [{"step": step, **row} for row in grpo.validate(model, job, workers)]
         if step < steps:
-            train.update_gradients(model, job, batches, step, workers)
+            train.update_gradients(model, job, data, step, workers)
             optimizers.step()
     return rows
-
-
-def average(rows: list[dict[str, Any]]) -> list[dict[Any, Any]]:
-    """Return greedy exact match by step, the mean over the operations."""
-    means = pd.DataFrame(rows).groupby("step")["exact_match"].mean()
-    return means.round(6).reset_index().to_dict("records")
 
 
 def run_seed(content: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +130,7 @@ def run_seed(content: dict[str, Any]) -> dict[str, Any]:
     params = load_params()
     splits = [read_split(name, params.generate.grammar) for name in ("train", "validation")]
     with checkpoint.exclusive():
-        return run_workers(compare, train.build_job(params, *splits))
+        return run_workers(compare, Job(params, *splits))
 
 
 def main() -> None:

@@ -15,14 +15,14 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+import pandas as pd
 
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, write
-from benchmarks.workspace import FIRST_VERSION, clone, run
+from benchmarks.workspace import FIRST_VERSION, clone, run, time_run
 
 FIRST_STAGES = ("generate", "train", "export", "evaluate")
 VERSIONS = {
@@ -40,12 +40,9 @@ COMMANDS = {
 def measure(folder: Path, commit: str, stages: tuple[str, ...], cores: list[int]) -> dict[str, Any]:
     """Return the seconds of one pipeline, whole and by stage. Raise UserError if a stage fails."""
     clone(folder, commit)
-    python = ["taskset", "-c", ",".join(map(str, cores)), sys.executable]
-    seconds = {}
-    for stage in stages:
-        started = time.monotonic()
-        run([*python, "-m", "dvc", "repro", "--single-item", "--force", stage], folder)
-        seconds[stage] = round(time.monotonic() - started, 1)
+    command = ["taskset", "-c", ",".join(map(str, cores)), sys.executable]
+    command += ["-m", "dvc", "repro", "--single-item", "--force"]
+    seconds = {stage: round(time_run([*command, stage], folder), 1) for stage in stages}
     return {"seconds": round(sum(seconds.values()), 1), "stages": seconds}
 
 
@@ -73,13 +70,12 @@ def measure_noop() -> dict[str, Any]:
     output = run([sys.executable, *COMMANDS["dvc_repro"]], ROOT, **store)
     if "Running stage" in output.replace("Running stage 'register'", ""):
         raise UserError("the pipeline was not up to date", "run this again")
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(ROUNDS):
-        for name, arguments in COMMANDS.items():
-            started = time.monotonic()
-            run([sys.executable, *arguments], ROOT, **store)
-            times[name].append(time.monotonic() - started)
-    seconds = {name: round(median(values), 2) for name, values in times.items()}
+
+    def measure_command(arguments: list[str]) -> float:
+        return time_run([sys.executable, *arguments], ROOT, **store)
+
+    times = [{name: measure_command(COMMANDS[name]) for name in COMMANDS} for _ in range(ROUNDS)]
+    seconds = pd.DataFrame(times).median().round(2).to_dict()
     target = round(seconds["dvc_status"] + 2 * seconds["import_mlflow"], 2)
     print(f"dvc repro {seconds['dvc_repro']} s, target {target} s")
     return {"rounds": ROUNDS, "seconds": seconds, "target": target}

@@ -10,8 +10,6 @@ import argparse
 import hashlib
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import joblib
@@ -21,47 +19,44 @@ from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import table, write
 from stages import MODEL
-from stages.certify import Equations, compute_margins, run_over_shards
+from stages.certify import compute_margins, run_over_shards
+from stages.dataset import build_frame
 from stages.evaluate import SHARD
 
 
-@contextmanager
-def use_ray(workers: int) -> Iterator[None]:
-    """Let RAY_ADDRESS name a cluster of `workers` nodes."""
+def measure(equations: pd.DataFrame) -> dict[str, Any]:
+    """Return the seconds of one certification, and a digest of its margins."""
+    started = time.monotonic()
+    margins = run_over_shards(compute_margins, MODEL, equations, SHARD, "certify")
+    seconds = time.monotonic() - started
+    digest = hashlib.sha256(margins["margin"].to_numpy().tobytes()).hexdigest()
+    return {"seconds": seconds, "digest": digest}
+
+
+def measure_joblib(workers: int, equations: pd.DataFrame) -> dict[str, Any]:
+    """Measure with `workers` new processes of joblib."""
+    os.environ["LOKY_MAX_CPU_COUNT"] = str(workers)
+    figures = measure(equations)
+    joblib.externals.loky.get_reusable_executor().shutdown()
+    del os.environ["LOKY_MAX_CPU_COUNT"]
+    return figures
+
+
+def measure_ray(workers: int, equations: pd.DataFrame) -> dict[str, Any]:
+    """Measure with a new cluster of `workers` nodes."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
     for _ in range(workers):
         cluster.add_node(num_cpus=1, include_dashboard=False)
     os.environ["RAY_ADDRESS"] = cluster.address
-    try:
-        yield
-    finally:
-        del os.environ["RAY_ADDRESS"]
-        cluster.shutdown()
+    figures = measure(equations)
+    del os.environ["RAY_ADDRESS"]
+    cluster.shutdown()
+    return figures
 
 
-@contextmanager
-def use_processes(workers: int) -> Iterator[None]:
-    """Let joblib use `workers` new processes."""
-    os.environ["LOKY_MAX_CPU_COUNT"] = str(workers)
-    try:
-        yield
-    finally:
-        del os.environ["LOKY_MAX_CPU_COUNT"]
-        joblib.externals.loky.get_reusable_executor().shutdown()
-
-
-BACKENDS = {"joblib": use_processes, "ray": use_ray}
-
-
-def measure(equations: list[Equations]) -> dict[str, Any]:
-    """Return the seconds of one certification, and a digest of its margins."""
-    started = time.monotonic()
-    margins = run_over_shards(compute_margins, MODEL, equations, SHARD, "certify")
-    seconds = time.monotonic() - started
-    digest = hashlib.sha256(b"".join(part.tobytes() for part in margins)).hexdigest()
-    return {"seconds": seconds, "digest": digest}
+BACKENDS = {"joblib": measure_joblib, "ray": measure_ray}
 
 
 def main() -> None:
@@ -71,15 +66,13 @@ def main() -> None:
     options = parser.parse_args()
     with cli_errors():
         grammar = artifacts.load_config(MODEL).get_grammar()
-        equations = [Equations(name, *grammar.equations(name)) for name in grammar.operations]
-        samples = []
-        for _ in range(options.rounds):
-            for backend, use in BACKENDS.items():
-                for workers in (1, 2):
-                    with use(workers):
-                        figures = measure(equations)
-                    samples.append({"backend": backend, "workers": workers, **figures})
-        frame = pd.DataFrame(samples)
+        equations = build_frame({name: grammar.equations(name) for name in grammar.operations})
+        frame = pd.DataFrame(
+            {"backend": name, "workers": workers, **BACKENDS[name](workers, equations)}
+            for _ in range(options.rounds)
+            for name in BACKENDS
+            for workers in (1, 2)
+        )
         if frame["digest"].nunique() > 1:
             raise UserError("the margins differ between backends")
         medians = frame.groupby(["backend", "workers"])["seconds"].median().reset_index()
@@ -87,8 +80,7 @@ def main() -> None:
         medians["efficiency"] = (one / medians["seconds"] / medians["workers"]).round(2)
         rows = medians.round({"seconds": 1}).to_dict("records")
         print(table(rows))
-        count = sum(len(part.a) for part in equations)
-        general = {"rounds": options.rounds, "equations": count}
+        general = {"rounds": options.rounds, "equations": len(equations)}
         print(f"wrote {write('ray', {**general, 'rows': rows})}")
 
 

@@ -7,9 +7,7 @@ each of them took: what a load generator on another machine would leave to the s
 rounds; the arrangements take turns. Writes benchmarks/results/replicas.json.
 """
 
-import argparse
 import os
-import resource
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -27,7 +25,7 @@ from scripts.server_process import ServerProcess, free_port
 
 # Name: how many processes, and whether nginx is in front of them.
 ARRANGEMENTS = {"1, no nginx": (1, False), "1": (1, True), "2": (2, True)}
-CONNECTIONS = 64
+CONNECTIONS, ROUNDS, SECONDS = 64, 3, 8.0
 SITE = """\
 keepalive_requests 1000000;
 upstream service {{ {servers} keepalive 64; keepalive_requests 1000000; }}
@@ -64,13 +62,7 @@ def cpu_seconds(server: ServerProcess) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def children_seconds() -> float:
-    """Return the CPU time of the children that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def run_round(name: str, bodies: list[str], uri: str, seconds: float) -> dict[str, Any]:
+def run_round(name: str, bodies: list[str], uri: str) -> dict[str, Any]:
     """Start an arrangement, warm it up and measure it."""
     replicas, is_proxied = ARRANGEMENTS[name]
     shared = ",".join(map(str, cores()))
@@ -87,11 +79,11 @@ def run_round(name: str, bodies: list[str], uri: str, seconds: float) -> dict[st
         run_wrk(url, bodies, CONNECTIONS, 1, shared)
 
         def used() -> pd.Series:
-            parts = {"services": sum(map(cpu_seconds, services)), "wrk": children_seconds()}
+            parts = {"services": sum(map(cpu_seconds, services)), "wrk": sum(os.times()[2:4])}
             return pd.Series({**parts, "nginx": sum(map(cpu_seconds, proxies))})
 
         before = used()
-        sample = run_wrk(url, bodies, CONNECTIONS, seconds, shared)
+        sample = run_wrk(url, bodies, CONNECTIONS, SECONDS, shared)
         spent = used() - before
     shares = {f"{part}_share": spent[part] / spent.sum() for part in spent.index}
     return {"processes": name, **sample, **shares}
@@ -99,22 +91,15 @@ def run_round(name: str, bodies: list[str], uri: str, seconds: float) -> dict[st
 
 def main() -> None:
     """Measure all arrangements and write the result."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replicas")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
-    options = parser.parse_args()
     with cli_errors():
         bodies = make_bodies(ROOT / "model")
         with registry(ROOT / "model") as mlflow:
-            samples = [
-                run_round(name, bodies, mlflow.address, options.seconds)
-                for _ in range(options.rounds)
-                for name in ARRANGEMENTS
-            ]
+            names = [*ARRANGEMENTS] * ROUNDS
+            samples = [run_round(name, bodies, mlflow.address) for name in names]
         medians = pd.DataFrame(samples).groupby("processes", sort=False).median().round(3)
         rows = medians.reset_index().to_dict("records")
         print(table(rows))
-        general = {"rounds": options.rounds, "seconds": options.seconds}
+        general = {"rounds": ROUNDS, "seconds": SECONDS}
         print(f"wrote {write('replicas', {**general, 'arrangements': rows})}")
 
 

@@ -19,11 +19,11 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +34,9 @@ from arithmetic import artifacts
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.reproduce import describe_environment
 from benchmarks.results_file import ROOT, write
-from benchmarks.workspace import TINY, Changes, environment, merge
+from benchmarks.workspace import TINY, Changes, merge, run
 from registry.dvc_lock import md5, read_lock, read_yaml
-from stages import MODEL, evaluate, export, generate, train
+from stages import MODEL
 from stages.workers import set_deterministic
 
 QEMU = "qemu-x86_64"
@@ -47,7 +47,6 @@ CPUS = {
     "Intel Haswell, emulated": (f"{QEMU} -cpu Haswell", "X86_V3"),
     "AMD EPYC, emulated": (f"{QEMU} -cpu EPYC", "X86_V3"),
 }
-MODULES = {"generate": generate, "train": train, "export": export, "evaluate": evaluate}
 
 
 class Pipeline(NamedTuple):
@@ -108,7 +107,7 @@ def run_pipelines(folder: Path, is_quick: bool) -> dict[str, str]:
             config["grammar"]["max_operand"] = 100
             (MODEL / artifacts.CONFIG).write_text(json.dumps(config), "utf-8")
         for stage in pipeline.stages.split():
-            MODULES[stage].main()
+            import_module(f"stages.{stage}").main()
         for part in ("data", "model", "metrics", "reports"):
             for path in sorted(filter(Path.is_file, (place / part).rglob("*"))):
                 hashes[path.relative_to(folder).as_posix()] = md5(path)
@@ -121,13 +120,7 @@ def compute(cpu: str, is_quick: bool) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         command = [*emulator.split(), sys.executable, "-m", "benchmarks.reproduce_cpus"]
         command += ["--into", folder, *(["--quick"] if is_quick else [])]
-        variables = environment(NPY_DISABLE_CPU_FEATURES=numpy_without, LOKY_MAX_CPU_COUNT="1")
-        done = subprocess.run(
-            command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            output = (done.stdout + done.stderr)[-3000:]
-            raise UserError(f"the pipelines fail on {cpu}: {output}")
+        run(command, NPY_DISABLE_CPU_FEATURES=numpy_without, LOKY_MAX_CPU_COUNT="1")
         print(f"computed on {cpu}", flush=True)
         hashes: dict[str, str] = json.loads((Path(folder) / "hashes.json").read_bytes())
         return hashes
@@ -174,7 +167,7 @@ def main() -> None:
         if not options.quick:
             result: dict[str, Any] = {
                 "equal": is_equal,
-                "emulator": subprocess.check_output([QEMU, "--version"], text=True).splitlines()[0],
+                "emulator": run([QEMU, "--version"]).splitlines()[0],
                 "numpy_without": {cpu: without for cpu, (_, without) in CPUS.items()},
                 "environment": describe_environment(),
                 "outputs": {name: row.dropna().to_dict() for name, row in outputs.iterrows()},

@@ -1,9 +1,8 @@
 """Write a benchmark's result as JSON, with the date, the machine and the commit; print tables.
 
-An interrupted benchmark continues from its own result while the code that decides it is the same.
+An interrupted benchmark continues from its own result on the same commit.
 """
 
-import hashlib
 import json
 import platform
 import re
@@ -33,15 +32,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, figures: dict[str, Any]) -> Path:
-    """Write `benchmarks/results/<name>.json` atomically and return its path.
+def commit() -> str:
+    """Return the present commit; it ends with `-dirty` if anything but documents differs."""
+    return (head(ROOT) or "")[:12] + ("-dirty" if git(ROOT, "diff", *_CODE) else "")
 
-    The commit ends with `-dirty` if anything but documents differs from it.
-    """
+
+def write(name: str, figures: dict[str, Any]) -> Path:
+    """Write `benchmarks/results/<name>.json` atomically and return its path."""
     path = RESULTS / f"{name}.json"
-    commit = (head(ROOT) or "")[:12] + ("-dirty" if git(ROOT, "diff", *_CODE) else "")
     date = datetime.now(UTC).date().isoformat()
-    content = {"date": date, "machine": machine(), "commit": commit, **figures}
+    content = {"date": date, "machine": machine(), "commit": commit(), **figures}
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     draft.replace(path)
@@ -49,18 +49,10 @@ def write(name: str, figures: dict[str, Any]) -> Path:
 
 
 def read(name: str, code: str) -> dict[str, Any]:
-    """Return the result `name` if it is of this `code`, else nothing."""
+    """Return the result `name` if it is of this commit, else nothing; nothing of a dirty one."""
     path = RESULTS / f"{name}.json"
     content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return content if content.get("code") == code else {}
-
-
-def code_digest(*patterns: str) -> str:
-    """Return a digest of the repository's files that match: equal digests, comparable results."""
-    result = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern)}):
-        result.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return result.hexdigest()[:16]
+    return content if content.get("code") == code and not code.endswith("-dirty") else {}
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -2,27 +2,35 @@
 
     make bench-serving                python -m benchmarks.serving [--only service constant]
     make bench-serving-environment    python -m benchmarks.serving --environment
+    make bench-profile                python -m benchmarks.serving --profile
 
 Each server has one core to itself, `wrk` the other; all answer the same equations by the same model
 (one answers a constant). A round starts each server anew, checks its answers, warms it up and
 measures 64 connections and one; each round begins with another server. Medians over the rounds.
 Peers live in environments of their own in `.bench/`. Writes benchmarks/results/serving.json.
 
-`--environment` starts this service in the environment of its image, made from serving.lock alone,
+`--environment` measures this service in the environment of its image, made from serving.lock alone,
 and imports mlflow there, which the target for the start is a multiple of. Writes
 benchmarks/results/serving-environment.json.
+
+`--profile` samples the service under load by `py-spy` (fetched by `uvx`, root). A function's share
+is that of the samples in which it runs, without those that it calls; C code counts as the function
+that calls it. Writes benchmarks/results/serving-profile.json.
 """
 
 import argparse
 import json
 import os
+import re
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -32,8 +40,8 @@ from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import solve
 from benchmarks.results_file import ROOT, table, write
 from benchmarks.serving_load import BODY, cores, make_bodies, random_equations, run_wrk
-from benchmarks.serving_process import memory_mb, pin, registry
-from benchmarks.workspace import environment, run
+from benchmarks.serving_process import memory_mb, pin, pinned_service, registry
+from benchmarks.workspace import environment, run, time_run
 from registry import MODEL_NAME
 from scripts.server_process import ServerProcess, free_port, request
 
@@ -42,6 +50,9 @@ ENGINE = ("onnxruntime==1.32.0", "numpy==2.4.6", "pydantic==2.14.4")
 LOCK = str(ROOT / "requirements" / "serving.lock")
 IMAGE = ("--only-binary", ":all:", "--require-hashes", "--no-deps", "-r", LOCK)
 MANY, CHECKED = 64, 50
+SAMPLER, LARGEST = ("uvx", "-q", "py-spy==0.4.3", "record", "--nonblocking", "-r", "500"), 20
+# A stack in py-spy's raw format, and its count: the innermost function's name, file and line.
+STACK = re.compile(r"(?:.*;)?(.*) \((.*):\d+\) (\d+)")
 
 Figures = dict[str, Any]
 
@@ -142,21 +153,22 @@ SERVERS = {
         read=lambda answer: answer["predictions"][0]["answer"],
     ),
 }
+SERVERS["image"] = replace(SERVERS["service"], requirements=IMAGE)
 
 
 @cache
-def install(name: str, arguments: tuple[str, ...]) -> Path:
-    """Return the folder of programs of an environment, made by `pip install` with arguments.
+def install(name: str) -> Path:
+    """Return the folder of programs of a server's environment; install that first.
 
-    Without any it is this one. pip stays outside, as in the service's image.
+    pip stays outside, as in the service's image.
     """
-    if not arguments:
+    if not SERVERS[name].requirements:
         return Path(sys.executable).parent
     programs = ROOT / ".bench" / name / "bin"
     print(f"installing {programs.parent.relative_to(ROOT)}", flush=True)
     run([sys.executable, "-m", "venv", "--without-pip", str(programs.parent)])
     pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "-q"]
-    run([*pip, "--disable-pip-version-check", *arguments])
+    run([*pip, "--disable-pip-version-check", *SERVERS[name].requirements])
     return programs
 
 
@@ -170,8 +182,9 @@ def check(server: Server, url: str, model: Path) -> None:
             raise UserError(f"{server.title} answers {text}{answer} instead of {expected}")
 
 
-def run_round(server: Server, programs: Path, model: Path, uri: str, seconds: float) -> Figures:
+def run_round(name: str, model: Path, uri: str, seconds: float) -> Figures:
     """Start a server, warm it up and measure it, with checks before and after."""
+    server, programs = SERVERS[name], install(name)
     bodies = make_bodies(model, server.body)
     with tempfile.TemporaryDirectory(prefix="arithmetic-lm-") as folder:
         port = free_port()
@@ -216,40 +229,74 @@ def summarize(rows: list[Figures]) -> dict[str, Figures]:
     return {str(name): row for name, row in medians.to_dict("index").items()}
 
 
-def measure(names: list[str], model: Path, rounds: int, seconds: float) -> Figures:
-    """Measure these servers."""
-    programs = {name: install(name, SERVERS[name].requirements) for name in names}
+def measure(names: list[str], model: Path, rounds: int, seconds: float) -> dict[str, Figures]:
+    """Return the figures of these servers."""
+    for name in names:
+        install(name)
     rows = []
     with registry(model) as mlflow:
         for number in range(rounds):
             shift = number % len(names)
             for name in names[shift:] + names[:shift]:
                 print(f"round {number + 1} of {rounds}: {SERVERS[name].title}", flush=True)
-                figures = run_round(SERVERS[name], programs[name], model, mlflow.address, seconds)
+                figures = run_round(name, model, mlflow.address, seconds)
                 rows.append({"server": name, "round": number, **figures})
-    return {"servers": summarize(rows)}
+    return summarize(rows)
 
 
 def measure_environment(model: Path, rounds: int, seconds: float) -> Figures:
-    """Start the service in the environment of its image; medians after one round that warms up."""
-    programs, rows = install("serving", IMAGE), []
-    with registry(model) as mlflow:
-        for number in range(rounds + 1):
-            started = time.perf_counter()
-            run(["taskset", "-c", str(cores()[0]), str(programs / "python"), "-c", "import mlflow"])
-            imported = {"import_mlflow_seconds": time.perf_counter() - started}
-            figures = run_round(SERVERS["service"], programs, model, mlflow.address, seconds)
-            rows.append({"server": "service", "round": number, **imported, **figures})
+    """Return the figures of the service in the environment of its image, and its size."""
+    programs = install("image")
+    command = ["taskset", "-c", str(cores()[0]), str(programs / "python"), "-c", "import mlflow"]
+    imports = median(time_run(command) for _ in range(rounds))
     (packages,) = programs.parent.glob("lib/python*/site-packages")
     size = sum(path.lstat().st_size for path in packages.rglob("*") if path.is_file())
-    return {**summarize(rows[1:])["service"], "site_packages_mb": round(size / 1e6, 1)}
+    return {
+        "import_mlflow_seconds": round(imports, 3),
+        **measure(["image"], model, rounds, seconds)["image"],
+        "site_packages_mb": round(size / 1e6, 1),
+    }
+
+
+def parse_profile(raw: str) -> Figures:
+    """Return the shares of functions and packages in py-spy's raw format."""
+    leaves = pd.DataFrame(STACK.findall(raw), columns=["function", "file", "count"])
+    if leaves.empty:
+        raise UserError("py-spy saw no Python frame")
+    leaves["count"] = leaves["count"].astype(int)
+    leaves["functions"] = leaves["file"] + " " + leaves["function"]
+    leaves["packages"] = leaves["file"].str.partition("/")[0]
+    total, figures = int(leaves["count"].sum()), {}
+    for name in ("packages", "functions"):
+        shares = leaves.groupby(name)["count"].sum() / total
+        figures[name] = shares.nlargest(LARGEST).round(3).to_dict()
+    return {"samples": total, **figures}
+
+
+def profile(model: Path, seconds: float) -> Figures:
+    """Run the service on a core of its own under load, and sample it."""
+    bodies, core = make_bodies(model), cores()[1]
+    with registry(model) as mlflow, tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        with pinned_service(mlflow.address, Path(folder), cores()[0]) as service:
+            url = f"{service.address}/predict"
+            run_wrk(url, bodies, MANY, 1, core)
+            record = [*SAMPLER, "-p", str(service.process.pid), "-d", str(round(seconds))]
+            record += ["-f", "raw", "-o", str(raw)]
+            with subprocess.Popen(record, stdout=subprocess.DEVNULL) as sampler:
+                run_wrk(url, bodies, MANY, seconds + 2, core)
+            if sampler.returncode:
+                raise UserError(f"py-spy ended with status {sampler.returncode}", "run it as root")
+        return parse_profile(raw.read_text())
 
 
 def main() -> None:
     """Measure what the options name, and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("--environment", action="store_true", help="start-up, memory and disk")
-    parser.add_argument("--only", nargs="+", choices=SERVERS, default=[*SERVERS])
+    parser.add_argument("--profile", action="store_true", help="where the service spends its core")
+    compared = [name for name in SERVERS if name != "image"]
+    parser.add_argument("--only", nargs="+", choices=compared, default=compared)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--model", type=Path, default=ROOT / "model")
@@ -258,14 +305,16 @@ def main() -> None:
     with cli_errors():
         model, rounds, seconds = options.model.resolve(), options.rounds, options.seconds
         if options.environment:
-            figures = measure_environment(model, rounds, seconds)
+            name, figures = "serving-environment", measure_environment(model, rounds, seconds)
             print(table([figures]))
+        elif options.profile:
+            name, figures = "serving-profile", profile(model, rounds * seconds)
+            print(pd.Series(figures["functions"], name="share").to_string())
         else:
-            figures = measure(options.only, model, rounds, seconds)
+            name, figures = "serving", {"servers": measure(options.only, model, rounds, seconds)}
             rows = figures["servers"].items()
-            print(table([{"server": SERVERS[name].title, **row} for name, row in rows]))
+            print(table([{"server": SERVERS[key].title, **row} for key, row in rows]))
         if not options.no_result:
-            name = "serving-environment" if options.environment else "serving"
             general = {
                 "rounds": rounds,
                 "seconds": seconds,

@@ -10,11 +10,10 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -25,6 +24,7 @@ import numpy as np
 from arithmetic import artifacts
 from arithmetic.errors import UserError
 from arithmetic.grammar import OPERATIONS, Grammar
+from benchmarks.workspace import run
 
 # wrk's script: the lines of the file BODIES as JSON bodies, in turn; figures as JSON.
 SCRIPT = """
@@ -86,12 +86,8 @@ def run_wrk(
         lines.write_text("\n".join(bodies))
         command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}"]
         command += [f"-d{max(1, round(seconds))}s", "-s", str(script), url]
-        variables = {**os.environ, "BODIES": str(lines)}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    if done.returncode or not done.stdout.strip():
-        raise UserError(f"wrk failed on {url}: {(done.stdout + done.stderr).strip()[-500:]}")
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
+        figures: dict[str, float] = json.loads(run(command, BODIES=str(lines)).splitlines()[-1])
+        return figures
 
 
 def encode_post(path: str, body: object) -> bytes:
@@ -99,6 +95,14 @@ def encode_post(path: str, body: object) -> bytes:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     return head.encode() + b"Content-Length: %d\r\n\r\n" % len(content) + content
+
+
+def is_right(expected: object, accepted: Container[int], status: int, body: bytes) -> bool:
+    """Return whether one answer or a list of answers is exact, or another status is accepted."""
+    if status != 200:
+        return status in accepted
+    answer = json.loads(body)
+    return bool(expected == (answer.get("predicted_answers") or answer.get("predicted_answer")))
 
 
 class Loops:

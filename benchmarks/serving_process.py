@@ -17,15 +17,13 @@ import numpy as np
 import onnx
 from mlflow import MlflowClient
 
-import arithmetic
 from arithmetic import artifacts, formats
 from arithmetic.grammar import Equation
 from arithmetic.inference import PROMPTS
-from benchmarks.results_file import ROOT
 from benchmarks.serving_load import cores
 from benchmarks.workspace import environment
-from registry import DIGEST_TAG, MODEL_NAME, PRODUCTION
-from registry.client import registry_errors
+from registry import MODEL_NAME, PRODUCTION
+from registry.record import register_model
 from scripts.server_process import ServerProcess, build_mlflow, build_service
 
 RAISING = Equation(5, "+", 6)  # version 3 raises on it
@@ -74,6 +72,7 @@ def registry(model: Path) -> Iterator[ServerProcess]:
         folder = Path(scratch)
         with pin(build_mlflow(folder, variables=environment()), cores()[1]) as server:
             mlflow.set_tracking_uri(server.address)
+            client = MlflowClient()
             for version in ("1", "2", "3"):
                 directory = Path(shutil.copytree(model, folder / version / "model"))
                 if version == "2":
@@ -81,25 +80,10 @@ def registry(model: Path) -> Iterator[ServerProcess]:
                         file.write("\n")  # another digest, the same answers
                 if version == "3":
                     let_raise(directory)
-                register(directory)
-            MlflowClient().set_registered_model_alias(MODEL_NAME, PRODUCTION, "1")
+                run = client.create_run("0").info.run_id  # instead of a pipeline's
+                register_model(client, run, directory, artifacts.digest(directory))
+            client.set_registered_model_alias(MODEL_NAME, PRODUCTION, "1")
             yield server
-
-
-@registry_errors()
-def register(directory: Path) -> None:
-    """Register a model directory as `registry.record` does, without a pipeline's run."""
-    with mlflow.start_run():
-        logged = mlflow.pyfunc.log_model(
-            name=MODEL_NAME,
-            python_model=str(ROOT / "registry" / "pyfunc_model.py"),
-            artifacts={"model": str(directory)},
-            code_paths=[str(Path(arithmetic.__file__).parent)],
-            pip_requirements=["mlflow", "numpy", "onnxruntime", "pandas", "pydantic"],
-            registered_model_name=MODEL_NAME,
-        )
-    digest, version = artifacts.digest(directory), logged.registered_model_version
-    MlflowClient().set_model_version_tag(MODEL_NAME, str(version), DIGEST_TAG, digest)
 
 
 def let_raise(directory: Path, equation: Equation = RAISING) -> None:

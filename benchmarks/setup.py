@@ -8,14 +8,13 @@ cache that the first run filled. Reads requirements/dev.lock, writes benchmarks/
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from arithmetic.errors import UserError, cli_errors
+from arithmetic.errors import cli_errors
 from benchmarks.results_file import ROOT, write
+from benchmarks.workspace import time_run
 
 BY_PIP = (
     "$PYTHON -m venv .venv && .venv/bin/python -m pip install -qq --no-input "
@@ -31,8 +30,7 @@ def measure(scratch: Path) -> dict[str, dict[str, float]]:
     shutil.copytree(ROOT / "scripts", folder / "scripts")
     # The system's Python and tools: uv counts with the time that pip takes to bring it.
     own = str(Path(sys.executable).parent)
-    environment = {
-        **os.environ,
+    variables = {
         "PATH": os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != own),
         "PYTHON": str(Path(sys.base_prefix) / "bin" / "python3"),
         "UV_CACHE_DIR": str(scratch / "uv"),
@@ -42,10 +40,7 @@ def measure(scratch: Path) -> dict[str, dict[str, float]]:
     for cache in ("cold", "warm"):
         for name, command in COMMANDS.items():
             shutil.rmtree(folder / ".venv", ignore_errors=True)
-            started = time.monotonic()
-            if subprocess.call(["bash", "-c", command], cwd=folder, env=environment):
-                raise UserError(f"{command} failed (see above)", "check the network")
-            figures[name][cache] = round(time.monotonic() - started, 1)
+            figures[name][cache] = round(time_run(["bash", "-c", command], folder, **variables), 1)
             print(f"{name}, {cache} cache: {figures[name][cache]} s", flush=True)
     return figures
 

@@ -7,15 +7,31 @@ Each table lies between `<!-- table: NAME -->` and `<!-- end -->`. CI checks tha
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT
 from benchmarks.serving import SERVERS
-from scripts.reference import Rows, render
+from scripts.reference import render
 
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+EVALUATION = "metrics/evaluation.json"
+FOUR_OPERATIONS = "docs/certificates/four-operations.json"
+
+Values = Iterable[Mapping[str, Any]]
+
+
+class Table(NamedTuple):
+    """Describe a table: its header, the format of a row, and the values that fill it."""
+
+    header: str
+    row: str
+    values: Callable[[], Values]
+
+    def __str__(self) -> str:
+        lines = [self.header, *map(self.row.format_map, self.values())]
+        return render([line.split(" | ") for line in lines])
 
 
 def read(path: str) -> dict[str, Any]:
@@ -25,169 +41,125 @@ def read(path: str) -> dict[str, Any]:
     return content
 
 
-def fill(header: str, row: str, values: Iterable[Mapping[str, Any]]) -> Rows:
-    """Return a header and a row for each of the values, which fill its format."""
-    return [header.split(" | "), *(row.format_map(value).split(" | ") for value in values)]
-
-
-def headline() -> Rows:
+def headline() -> Values:
     """Return the rows of the README."""
-    evaluation = read("metrics/evaluation.json")
-    seeds = read("seeds")["seeds"]
-    four = read("docs/certificates/four-operations.json")
-    exact = sum(row["errors"] == 0 for row in seeds)
-    return [
-        ("", "measured", "by"),
-        (
-            "wrong answers over **all** equations a+b and a−b, 0-999",
-            "**{errors:,} of {equations:,}**".format_map(evaluation),
-            "`dvc repro`",
-        ),
-        ("minimum logit margin of the correct token", str(evaluation["minimum_margin"]), "same"),
-        ("parameters", f"{read('metrics/training.json')['parameters']:,}", "same"),
-        ("fresh seeds that are exact", f"{exact} of {len(seeds)}", "`make seeds`"),
-        (
-            "wrong answers with + − × ÷",
-            "{errors:,} of {equations:,}".format_map(four),
-            "`make experiment NAME=four-operations`",
-        ),
-    ]
+    wrong, seeds = "{errors:,} of {equations:,}", read("seeds")
+    experiment = "`make experiment NAME=four-operations`"
+    rows = {
+        "wrong answers over **all** equations a+b and a−b, 0-999": (f"**{wrong}**", "`dvc repro`"),
+        "minimum logit margin of the correct token": ("{minimum_margin}", "same"),
+        "parameters": (f"{read('metrics/training.json')['parameters']:,}", "same"),
+        "fresh seeds that are exact": ("{exact} of {seeds}", "`make seeds`"),
+        "wrong answers with + − × ÷": (wrong.format_map(read(FOUR_OPERATIONS)), experiment),
+    }
+    figures = read(EVALUATION) | {"exact": seeds["exact"], "seeds": len(seeds["seeds"])}
+    for what, (text, command) in rows.items():
+        yield {"what": what, "measured": text.format_map(figures), "by": command}
 
 
-def seeds() -> Rows:
-    """Return a row for each seed."""
-    return fill(
-        "seed | errors | of | minimum margin | training, s on one core",
-        "{seed} | {errors:,} | {equations:,} | {minimum_margin} | {seconds[train]:.0f}",
-        read("seeds")["seeds"],
-    )
-
-
-def exactness() -> Rows:
+def exactness() -> Values:
     """Return a row for each proof that the answers are exact."""
     seeds = read("seeds")["seeds"]
-    all_seeds = {key: sum(row[key] for row in seeds) for key in ("errors", "equations")}
-    all_seeds["minimum_margin"] = min(row["minimum_margin"] for row in seeds)
-    evaluation, certificate = "metrics/evaluation.json", "docs/certificates/four-operations.json"
+    sums = {key: sum(row[key] for row in seeds) for key in ("errors", "equations")}
+    margin = min(row["minimum_margin"] for row in seeds)
     decoded, ten_seeds = (f"benchmarks/results/{name}.json" for name in ("certify-full", "seeds"))
-    experiment = "make experiment NAME=four-operations"
-    proofs = [
-        ("certified, params.yaml", read(evaluation), "dvc repro", evaluation),
-        ("decoded", read(decoded) | {"minimum_margin": "–"}, "make certify-full", decoded),
-        (f"{len(seeds)} fresh seeds", all_seeds, "make seeds", ten_seeds),
-        ("certified, + − × ÷", read(certificate), experiment, certificate),
+    proofs: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("certified, params.yaml", "dvc repro", EVALUATION, {}),
+        ("decoded", "make certify-full", decoded, {"minimum_margin": "–"}),
+        (f"{len(seeds)} fresh seeds", "make seeds", ten_seeds, {**sums, "minimum_margin": margin}),
+        ("certified, + − × ÷", "make experiment NAME=four-operations", FOUR_OPERATIONS, {}),
+    )
+    for what, command, file, figures in proofs:
+        yield read(file) | {"what": what, "command": command, "file": file} | figures
+
+
+def grpo_chains() -> Values:
+    """Return wrong answers by the longest run of carries or borrows, over all seeds."""
+    by_chain = [row["errors_by_chain"] for row in read("grpo")["seeds"].values()]
+    return [
+        {"length": length, **{name: sum(row[name][length] for row in by_chain) for name in first}}
+        for first in by_chain[:1]
+        for length in range(len(first["start"]))
     ]
-    return fill(
+
+
+def serving() -> Values:
+    """Return a row for each server, the fastest first."""
+    servers = read("serving")["servers"]
+    rows = [{"title": SERVERS[name].title, **row} for name, row in servers.items()]
+    return sorted(rows, key=lambda row: -row["per_second_64"])
+
+
+def faults() -> Values:
+    """Return a row for each trial: what happened, and how many requests failed."""
+    for name, row in read("faults")["trials"].items():
+        figures = [f"{key} {value:,}" for key, value in row.items() if key != "failures"]
+        text = f"{name} | {', '.join(figures)}".replace("_", " ")
+        yield {"text": text, "failures": row["failures"]}
+
+
+TABLES = {
+    "headline": Table(" | measured | by", "{what} | {measured} | {by}", headline),
+    "exactness": Table(
         "what | wrong answers | of | minimum margin | command | file",
         "{what} | {errors:,} | {equations:,} | {minimum_margin} | `{command}` | `{file}`",
-        [
-            {"what": what, **figures, "command": command, "file": file}
-            for what, figures, command, file in proofs
-        ],
-    )
-
-
-def grpo() -> Rows:
-    """Return a row for each seed: errors at the start, after GRPO, after supervised steps."""
-    return fill(
+        exactness,
+    ),
+    "seeds": Table(
+        "seed | errors | of | minimum margin | training, s on one core",
+        "{seed} | {errors:,} | {equations:,} | {minimum_margin} | {seconds[train]:.0f}",
+        lambda: read("seeds")["seeds"],
+    ),
+    "grpo": Table(
         "seed | errors at the start | after GRPO | new | s | after supervised steps | new | s",
         "{seed} | {start[errors]:,} of {equations:,}"
         " | {grpo[errors]:,} | {grpo[new_errors]:,} | {grpo[seconds]:.0f}"
         " | {supervised[errors]:,} | {supervised[new_errors]:,} | {supervised[seconds]:.0f}",
-        [{"seed": seed, **row} for seed, row in read("grpo")["seeds"].items()],
-    )
-
-
-def grpo_chains() -> Rows:
-    """Return wrong answers by the longest run of carries or borrows, over all seeds."""
-    by_chain = [row["errors_by_chain"] for row in read("grpo")["seeds"].values()]
-    sums = {
-        name: [sum(counts) for counts in zip(*(row[name] for row in by_chain), strict=True)]
-        for name in by_chain[0]
-    }
-    return fill(
+        lambda: [{"seed": seed, **row} for seed, row in read("grpo")["seeds"].items()],
+    ),
+    "grpo-chains": Table(
         "longest chain | at the start | after GRPO | supervised",
         "{length} | {start:,} | {grpo:,} | {supervised:,}",
-        [
-            {"length": length, **{name: counts[length] for name, counts in sums.items()}}
-            for length in range(len(sums["start"]))
-        ],
-    )
-
-
-def serving() -> Rows:
-    """Return a row for each server, the fastest first."""
-    servers = read("serving")["servers"]
-    return fill(
+        grpo_chains,
+    ),
+    "serving": Table(
         "server | requests/s, 64 connections | of the constant answer's | p50, one client"
         " | failures",
         "{title} | {per_second_64:,.0f} | {throughput_of_constant:.2f} | {p50_ms_1:.2f} ms"
         " | {failures:,}",
-        [
-            {"title": SERVERS[name].title, **servers[name]}
-            for name in sorted(servers, key=lambda name: -servers[name]["per_second_64"])
+        serving,
+    ),
+    "serving-profile": Table(
+        "package | share of the core",
+        "`{package}` | {share:.0%}",
+        lambda: [
+            {"package": package, "share": share}
+            for package, share in read("serving-profile")["packages"].items()
+            if share >= 0.02
         ],
-    )
-
-
-def serving_profile() -> Rows:
-    """Return the packages with at least 2 % of the samples."""
-    shares = read("serving-profile")["packages"].items()
-    values = [{"package": name, "share": share} for name, share in shares if share >= 0.02]
-    return fill("package | share of the core", "`{package}` | {share:.0%}", values)
-
-
-def faults() -> Rows:
-    """Return a row for each trial: what happened, and how many requests failed."""
-    values = []
-    for name, row in read("faults")["trials"].items():
-        figures = [
-            f"{key} {value:,}"
-            for key, value in row.items()
-            if key != "failures" and not isinstance(value, list)
-        ]
-        text = f"{name} | {', '.join(figures)}".replace("_", " ")
-        values.append({"text": text, "failures": row["failures"]})
-    return fill("trial | figures | failures", "{text} | {failures:,}", values)
-
-
-def replicas() -> Rows:
-    """Return a row for each arrangement of processes, with the shares of the CPU time."""
-    return fill(
+    ),
+    "faults": Table("trial | figures | failures", "{text} | {failures:,}", faults),
+    "replicas": Table(
         "processes | requests/s | p99 | CPU time of services | CPU time of nginx | CPU time of wrk",
         "{processes} | {per_second:,.0f} | {p99_ms:.0f} ms | {services_share:.0%}"
         " | {nginx_share:.0%} | {wrk_share:.0%}",
-        read("replicas")["arrangements"],
-    )
-
-
-def ray() -> Rows:
-    """Return a row for each number of workers of joblib's and of Ray's."""
-    return fill(
+        lambda: read("replicas")["arrangements"],
+    ),
+    "ray": Table(
         "workers |  | s | efficiency",
         "{backend} | {workers} | {seconds:.0f} | {efficiency:.2f}",
-        read("ray")["rows"],
-    )
-
-
-def restarts() -> Rows:
-    """Return a row for each part of the team's stack that was restarted."""
-    rows = read("restarts")["restarts"]
-    return fill(
+        lambda: read("ray")["rows"],
+    ),
+    "restarts": Table(
         "restarted | s | requests | failed | refused | registered | registrations failed"
         " | runs and versions lost",
         "{restarted} | {seconds:.0f} | {requests:,} | {failed:,} | {refused:,} | {registered:,}"
         " | {registrations_failed:,} | {lost}",
-        [{**row, "lost": row["lost_runs"] + row["lost_versions"]} for row in rows],
-    )
-
-
-TABLES = {
-    table.__name__.replace("_", "-"): table
-    for table in (
-        *(exactness, headline, seeds, grpo, grpo_chains, serving, serving_profile, faults),
-        *(replicas, ray, restarts),
-    )
+        lambda: [
+            {**row, "lost": row["lost_runs"] + row["lost_versions"]}
+            for row in read("restarts")["restarts"]
+        ],
+    ),
 }
 
 
@@ -198,7 +170,7 @@ def update(text: str) -> str:
         if match[2] not in TABLES:
             known = ", ".join(TABLES)
             raise UserError(f"there is no table {match[2]!r}", f"choose from {known}")
-        return match[1] + render(TABLES[match[2]]()) + match[4]
+        return match[1] + str(TABLES[match[2]]) + match[4]
 
     return BLOCK.sub(replace, text)
 

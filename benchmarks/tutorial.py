@@ -20,7 +20,7 @@ from arithmetic.errors import UserError, cli_errors
 from benchmarks.results_file import ROOT, read, table, write
 from benchmarks.workspace import clone, environment
 from registry.commits import head
-from scripts.server_process import free_port, request, wait_for
+from scripts.server_process import free_port, wait_for, wait_for_version
 
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-run.md"
 HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
@@ -43,7 +43,6 @@ LINES_NOT_RUN = {  # by their first words
     "dvc gc": "asks before it deletes",
 }
 SERVERS = {"make serve": ("PORT", "readyz"), "mlflow ui": ("MLFLOW_PORT", "health")}
-SWAP_SECONDS = 60.0  # at most; on a quiet machine three
 END = "end of command"
 IDENTITY = {"GIT_AUTHOR_NAME": "reader", "GIT_AUTHOR_EMAIL": "reader@example.com"}
 IDENTITY |= {"GIT_COMMITTER_NAME": "reader", "GIT_COMMITTER_EMAIL": "reader@example.com"}
@@ -86,14 +85,12 @@ def run_lines(lines: list[str], folder: Path, **variables: str) -> list[dict[str
             output = run_command(shell, f"{command} &>/dev/null &" if server else command)
             if server:
                 variable, path = SERVERS[server]
-                address = f"http://localhost:{ports[variable]}/{path}"
-                wait_for(address, f"run `{command}`")
-            rows.append({"command": command, "seconds": seconds_since(started), "output": output})
+                wait_for(f"http://localhost:{ports[variable]}/{path}", f"run `{command}`")
+            seconds = round(time.monotonic() - started, 1)
+            rows.append({"command": command, "seconds": seconds, "output": output})
             promoted = re.match(r"version (\d+) of \S+ is Production now", output)
             if promoted and any(row["command"].endswith("make serve") for row in rows):
-                started = time.monotonic()
-                wait_for_version(service, promoted[1])
-                rows[-1]["swap_seconds"] = seconds_since(started)
+                rows[-1]["swap_seconds"] = round(wait_for_version(service, promoted[1]), 1)
     return rows
 
 
@@ -134,20 +131,6 @@ def run_command(shell: "subprocess.Popen[str]", command: str) -> str:
     if ended != f"{END} 0\n":
         raise UserError(f"`{command}` failed: {output[-2000:]}")
     return output.removesuffix("\n")
-
-
-def wait_for_version(service: str, version: str) -> None:
-    """Wait until a service answers with a version; raise UserError if it is late."""
-    deadline = time.monotonic() + SWAP_SECONDS
-    while str(request(f"{service}/health")["model_version"]) != version:
-        if time.monotonic() > deadline:
-            raise UserError(f"{service} does not have version {version} in {SWAP_SECONDS:.0f} s")
-        time.sleep(0.1)
-
-
-def seconds_since(started: float) -> float:
-    """Return the seconds since a time of time.monotonic()."""
-    return round(time.monotonic() - started, 1)
 
 
 def run_page(page: Path, scratch: Path) -> list[dict[str, Any]]:

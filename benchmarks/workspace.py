@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ def run(command: list[str], folder: Path = ROOT, **more: str) -> str:
         output = f"{done.stdout}{done.stderr}".strip()[-2000:]
         raise UserError(f"`{' '.join(command)}` failed in {folder}: {output}")
     return done.stdout
+
+
+def time_run(command: list[str], folder: Path = ROOT, **more: str) -> float:
+    """Return the seconds of a command. Raise UserError if it fails."""
+    started = time.perf_counter()
+    run(command, folder, **more)
+    return time.perf_counter() - started
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -107,7 +107,7 @@ def record(root: Path) -> Recorded:
         version = find_version(client, model_digest)
         is_new_version = version is None
         if version is None:
-            version = _register(client, run_id, root / "model", model_digest)
+            version = register_model(client, run_id, root / "model", model_digest)
         if version.tags.get(REPORT_TAG) != run_id:
             _describe(client, version.version, run_id, report)
     return Recorded(run_id, str(version.version), model_digest, is_new_run, is_new_version)
@@ -180,7 +180,7 @@ def _log_run(
     return run.info.run_id
 
 
-def _register(
+def register_model(
     client: "MlflowClient", run_id: str, model: Path, model_digest: str
 ) -> "ModelVersion":
     """Log the model directory as a pyfunc model of the run; create a version with its digest."""

@@ -9,6 +9,7 @@ Lines that are damaged or outside the domain of params.yaml are listed and left 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from arithmetic.errors import InvalidEquationError, UserError, cli_errors
@@ -19,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COLUMN = "equation"
 
 
-def read_mispredictions(path: Path, grammar: Grammar) -> tuple[list[str], list[str]]:
-    """Return the equations of a file of JSON lines, and one message for each line left out."""
+def read_mispredictions(path: Path, grammar: Grammar) -> Iterator[str]:
+    """Yield the equations of a file of JSON lines; print a message for each line left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -28,33 +29,28 @@ def read_mispredictions(path: Path, grammar: Grammar) -> tuple[list[str], list[s
             f"cannot read {path}: {error.strerror}",
             "give the file that the service writes: make hard-cases FROM=mispredictions.jsonl",
         ) from error
-    equations, skipped = [], []
     for number, line in enumerate(lines, 1):
         try:
-            equations.append(str(grammar.parse(json.loads(line)[COLUMN])))
+            yield str(grammar.parse(json.loads(line)[COLUMN]))
         except InvalidEquationError as error:
-            skipped.append(f"{path}:{number}: {error.message}")
+            print(f"skipped: {path}:{number}: {error.message}", file=sys.stderr)
         except (ValueError, KeyError, TypeError):
-            skipped.append(f"{path}:{number}: not a JSON object with an equation: {line[:60]!r}")
-    return equations, skipped
+            reason = f"not a JSON object with an equation: {line[:60]!r}"
+            print(f"skipped: {path}:{number}: {reason}", file=sys.stderr)
 
 
-def add(source: Path, target: Path, grammar: Grammar) -> tuple[int, int, list[str]]:
-    """Add the equations of `source` to `target`; return the added, the total and the skipped."""
+def add(source: Path, target: Path, grammar: Grammar) -> tuple[int, int]:
+    """Add the equations of `source` to `target`; return how many are new, and the total."""
     text = target.read_text(encoding="utf-8") if target.exists() else COLUMN
     header, *present = text.splitlines() or [""]
     if header != COLUMN:
         raise UserError(f"{target} has the columns {header!r}", f"give it one column, {COLUMN}")
+    equations = dict.fromkeys(present)
     rotated = source.with_name(f"{source.name}.1")
-    equations: list[str] = []
-    skipped: list[str] = []
     for path in [rotated, source] if rotated.exists() else [source]:
-        read, left_out = read_mispredictions(path, grammar)
-        equations += read
-        skipped += left_out
-    total = list(dict.fromkeys(present + equations))
-    target.write_text("\n".join([COLUMN, *total]) + "\n", encoding="utf-8")
-    return len(set(equations) - set(present)), len(total), skipped
+        equations |= dict.fromkeys(read_mispredictions(path, grammar))
+    target.write_text("\n".join([COLUMN, *equations]) + "\n", encoding="utf-8")
+    return len(equations) - len(set(present)), len(equations)
 
 
 def main() -> None:
@@ -64,9 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with cli_errors():
         grammar = load_params(ROOT / "params.yaml").generate.grammar
-        added, total, skipped = add(arguments.source, ROOT / "hard_cases.csv", grammar)
-        for message in skipped:
-            print(f"skipped: {message}", file=sys.stderr)
+        added, total = add(arguments.source, ROOT / "hard_cases.csv", grammar)
         print(f"hard_cases.csv: {added} equations added, {total} in all; next: `dvc repro`")
 
 

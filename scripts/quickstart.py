@@ -1,7 +1,7 @@
 """Train, register and promote a model, then ask a service one question.
 
     make run        python -m scripts.quickstart               the service stops afterwards
-    make docker     python -m scripts.quickstart --docker      MLflow and the service keep running
+    make docker     starts compose.yaml first; python -m scripts.quickstart --docker
 
 Repeating it does only what is missing. A version that is not new is promoted only if there is no
 Production, so it never undoes a promotion or a rollback.
@@ -9,9 +9,7 @@ Production, so it never undoes a promotion or a rollback.
 
 import argparse
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -90,23 +88,10 @@ def run() -> None:
     )
 
 
-def compose() -> list[str]:
-    """Return the command of Docker Compose; raise UserError if there is none."""
-    for command in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(command[0]):
-            done = subprocess.run([*command, "version"], capture_output=True, check=False)
-            if done.returncode == 0:
-                return command
-    raise UserError("there is no Docker Compose", "install Docker with its compose plugin")
-
-
 def run_in_containers() -> None:
-    """Start compose.yaml in the background and do all steps with its MLflow server."""
-    command = compose()
-    print("docker: building and starting MLflow and the service", flush=True)
-    if subprocess.run([*command, "up", "--build", "--detach"], cwd=ROOT, check=False).returncode:
-        raise UserError("Docker Compose failed (see above)", "fix that and run `make docker` again")
-    logs = f"look at `{' '.join(command)} logs`"
+    """Do all steps with the MLflow server and the service of compose.yaml."""
+    command = os.environ.get("COMPOSE", "docker compose")
+    logs = f"look at `{command} logs`"
     os.environ["MLFLOW_TRACKING_URI"] = TRACKING_URI
     wait_for(f"{TRACKING_URI}/health", logs)
     version = reproduce_and_promote()
@@ -118,14 +103,14 @@ def run_in_containers() -> None:
         f"  {TRACKING_URI}            MLflow's pages, with version {version}\n"
         f"  {address}            ask the service\n"
         f"  MLFLOW_TRACKING_URI={TRACKING_URI} make promote VERSION=…\n"
-        f"  {' '.join(command)} down        stop both; with --volumes forget the versions"
+        f"  {command} down        stop both; with --volumes forget the versions"
     )
 
 
 def main() -> None:
     """Run the quickstart."""
     parser = argparse.ArgumentParser(prog="python -m scripts.quickstart")
-    parser.add_argument("--docker", action="store_true", help="in containers that keep running")
+    parser.add_argument("--docker", action="store_true", help="with the containers of compose.yaml")
     containers = parser.parse_args().docker
     for name in (signal.SIGTERM, signal.SIGHUP):  # leave the blocks, which stop the service
         signal.signal(name, lambda number, _: sys.exit(128 + number))

@@ -1,33 +1,30 @@
 """Start the service, MLflow or another server as a process, wait until it answers, and end it."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
+
 from arithmetic.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS, STOP_SECONDS = 300.0, 60.0  # on a busy machine
+START_SECONDS, STOP_SECONDS, SWAP_SECONDS = 300.0, 60.0, 60.0  # on a busy machine
 # Loopback never goes through a proxy of the environment.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_client = httpx.Client(trust_env=False, timeout=10, headers={"Connection": "close"})
 
 
 def request(url: str, body: object = None) -> Any:
-    """GET, or POST a JSON body; return the JSON answer. Raise OSError or ValueError."""
-    data = None if body is None else json.dumps(body).encode()
-    message = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with _opener.open(message, timeout=10) as response:
-        return json.load(response)
+    """GET, or POST a JSON body; return the JSON answer. Raise httpx.HTTPError."""
+    answer = _client.request("GET" if body is None else "POST", url, json=body)
+    return answer.raise_for_status().json()
 
 
 def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None) -> None:
@@ -36,16 +33,26 @@ def wait_for(url: str, hint: str, process: subprocess.Popen[bytes] | None = None
     reason = ""
     while time.monotonic() < deadline and (process is None or process.poll() is None):
         try:
-            _opener.open(url, timeout=10).close()
-            return
-        except urllib.error.HTTPError as error:  # 503 while it loads the model
-            reason = error.read().decode(errors="replace")[:300] or str(error)
-        except OSError as error:  # not listening yet
+            answer = _client.get(url)
+            if answer.is_success:
+                return
+            reason = answer.text[:300] or str(answer)  # 503 while it loads the model
+        except httpx.TransportError as error:  # not listening yet
             reason = str(error)
         time.sleep(0.05)
     if process is not None and process.poll() is not None:
         reason = f"the process ended with status {process.returncode}"
     raise UserError(f"{url} is not ready: {reason}", hint)
+
+
+def wait_for_version(address: str, version: str) -> float:
+    """Return the seconds until a service serves a version; raise UserError after SWAP_SECONDS."""
+    started = time.perf_counter()
+    while str(request(f"{address}/health")["model_version"]) != version:
+        if time.perf_counter() - started > SWAP_SECONDS:
+            raise UserError(f"{address} does not serve version {version} in {SWAP_SECONDS:g} s")
+        time.sleep(0.02)
+    return time.perf_counter() - started
 
 
 def free_port(host: str = "127.0.0.1") -> int:

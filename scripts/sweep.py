@@ -9,12 +9,10 @@ again.
 """
 
 import argparse
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RETRIES = 3  # of a task whose worker or node was lost
+Files = dict[str, bytes]  # content by path
 CONFIG = "[core]\n    no_scm = true\n[cache]\n    dir = ../cache\n"
 
 
@@ -60,8 +59,8 @@ def combine(settings: list[str]) -> dict[str, str]:
     return contents
 
 
-def run_pipeline(params: str) -> bytes:
-    """Run all stages but `register` in a copy of the working directory; return a tar of the files.
+def run_pipeline(params: str) -> Files:
+    """Run all stages but `register` in a copy of the working directory; return what they write.
 
     Raises:
         UserError: a stage failed.
@@ -84,28 +83,26 @@ def run_pipeline(params: str) -> bytes:
         )
         if done.returncode:
             raise UserError((done.stdout + done.stderr).strip()[-2000:])
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for name in ("params.yaml", "dvc.lock", *read_lock(folder).outs):
-                tar.add(folder / name, name)
-        return archive.getvalue()
+        names = ("params.yaml", "dvc.lock", *read_lock(folder).outs)
+        paths = [path for name in names for path in (folder / name, *(folder / name).rglob("*"))]
+        return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.is_file()}
 
 
-def unpack(archive: bytes, folder: str) -> None:
-    """Write the files of a tar archive."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        # Before Python 3.11.4 members are not checked.
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)
-        tar.extractall(folder)
-
-
-def register(archive: bytes) -> Recorded:
+def register(files: Files) -> Recorded:
     """Register what a task returned."""
     temporary = ROOT / ".dvc" / "tmp"  # where git finds the commit of the repository
     temporary.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=temporary) as folder:
-        unpack(archive, folder)
+        write(files, folder)
         return record(Path(folder))
+
+
+def write(files: Files, folder: str) -> None:
+    """Write files below a folder."""
+    for name, content in files.items():
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def create_parent(client: "MlflowClient", child: str, settings: list[str]) -> str:
@@ -154,12 +151,12 @@ def run(settings: list[str]) -> None:
         hint = "set it, or use `dvc exp run --queue` on this machine"
         raise UserError("RAY_ADDRESS names no Ray cluster", hint)
     combinations = combine(settings)
-    changed = (git(ROOT, "stash", "create") or b"").decode().strip()
-    tracked = git(ROOT, "archive", changed or "HEAD")
-    if tracked is None:
-        raise UserError(f"{ROOT} has no git commit", "run `git commit`")
+    if (listing := git(ROOT, "ls-files", "-z")) is None:
+        raise UserError(f"{ROOT} is not a git repository", "run `git init`, then `git commit`")
+    names = listing.decode().split("\0")
     with tempfile.TemporaryDirectory() as workspace:
-        unpack(tracked, workspace)
+        tracked = {name: ROOT / name for name in names if (ROOT / name).is_file()}
+        write({name: path.read_bytes() for name, path in tracked.items()}, workspace)
         with connect(address, Path(workspace)):
             import ray
 

@@ -8,10 +8,10 @@ x86-64 CPU with AVX2, Intel or AMD, on any number of cores (docs/explanation/rep
 import importlib.util
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
-
-from arithmetic.errors import UserError
 
 REPRODUCIBLE_ENVIRONMENT = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels: AVX2 even where there is AVX-512
@@ -21,15 +21,21 @@ REPRODUCIBLE_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
 }
 MODEL = Path("model")  # the model directory, relative to the repository's root as all paths here
-PARENT = os.getppid()
+ORPHANED = "error: dvc was killed, so the stage stops\nhint: run `dvc repro` to continue"
 
 os.environ.update(REPRODUCIBLE_ENVIRONMENT)
 
 
-def stop_if_orphaned() -> None:
-    """Raise UserError in a stage whose `dvc` was killed: DVC leaves its child running."""
-    if "DVC_STAGE" in os.environ and os.getppid() != PARENT:
-        raise UserError("dvc was killed, so the stage stops", "run `dvc repro` to continue")
+def exit_with_parent(parent: int, message: str = "") -> None:
+    """End this process, whatever it does, soon after the process `parent` that started it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        print(message, end="\n" if message else "", file=sys.stderr)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _report_interrupt(kind: type[BaseException], *details: Any) -> None:
@@ -41,6 +47,9 @@ def _report_interrupt(kind: type[BaseException], *details: Any) -> None:
 
 
 sys.excepthook = _report_interrupt
+
+if os.environ.pop("DVC_STAGE", None):  # taken away, so that a stage's workers do not watch, too
+    exit_with_parent(os.getppid(), ORPHANED)  # `dvc` that is killed leaves its child running
 
 if importlib.util.find_spec("pandas") is None:  # `.venv/bin/dvc` outside of its environment
     print(

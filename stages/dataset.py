@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from arithmetic.errors import InvalidParamsError
-from arithmetic.grammar import Grammar, Operands
+from arithmetic.grammar import OPERATIONS, Grammar, Operands, count_digits
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = {"operand_1": np.int64, "operation": str, "operand_2": np.int64}
@@ -39,3 +39,13 @@ def read_split(split: str, grammar: Grammar) -> dict[str, Operands]:
     if sum(inside) != len(data):
         raise InvalidParamsError(f"{path} has equations outside the grammar", hint)
     return operands
+
+
+def build_frame(equations: dict[str, Operands]) -> pd.DataFrame:
+    """Return equations by operation as rows: operation, a, b, answer_length."""
+    frames = []
+    for operation, (a, b) in equations.items():
+        length = count_digits(OPERATIONS[operation].compute(a, b)[0])
+        columns = {"operation": operation, "a": a, "b": b, "answer_length": length}
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)

@@ -12,7 +12,6 @@ checks the pass and the decoder in every run. The test split is decoded in full.
 """
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,10 @@ import pandas as pd
 
 from arithmetic import artifacts, formats
 from arithmetic.errors import cli_errors
-from arithmetic.grammar import OPERATIONS, Equation, Grammar, Operands, count_digits, solve
-from stages import MODEL, stop_if_orphaned
-from stages.certify import (
-    Equations,
-    Task,
-    compute_margins,
-    decode,
-    decode_by_beam,
-    run_over_shards,
-)
-from stages.dataset import read_split
+from arithmetic.grammar import Equation, Grammar, Operands, solve
+from stages import MODEL
+from stages.certify import OUTCOMES, compute_margins, decode, decode_by_beam, run_over_shards
+from stages.dataset import build_frame, read_split
 from stages.domain import CONFIDENCE, bound_error_rate, choose_equations, longest_carry_chain
 from stages.params import Evaluate, load_params
 
@@ -43,9 +35,8 @@ BY_CHAIN = Path("metrics/margin_by_carry_chain.csv")
 ERROR_MAP = Path("metrics/error_map.csv")
 MAP_BINS = 20  # at most, of each operand
 SHARD = 20_000  # equations of one certification task
-DECODED_SHARD = 5_000
+DECODED_SHARD = 500
 FIRST_FAILURES = 100
-OUTCOMES = list(formats.Outcome._fields)
 
 
 def evaluate(
@@ -58,14 +49,13 @@ def evaluate(
     config = artifacts.load_config(MODEL)
     grammar, rng = config.get_grammar(), np.random.default_rng(params.seed)
     domain = list_domain(grammar, trained_on, params, rng)
-    margins = run_by_operation(compute_margins, domain, SHARD, "certify")
-    domain["margin"] = np.concatenate([part for *_, part in margins])
+    domain = domain.join(run_over_shards(compute_margins, MODEL, domain, SHARD, "certify"))
     rows = choose_decoded(domain["margin"].to_numpy(), params, rng)
-    decoded = decode_and_classify(domain.loc[rows], grammar)
+    decoded = run_over_shards(decode, MODEL, domain.loc[rows], DECODED_SHARD, "decode")
     domain = domain.join(decoded)
     domain[OUTCOMES] = domain[OUTCOMES].eq(True)  # NaN where an equation was not decoded
-    in_test = pd.concat([build_frame(*item) for item in test.items()], ignore_index=True)
-    in_test = in_test.join(decode_and_classify(in_test, grammar))
+    in_test = build_frame(test)
+    in_test = in_test.join(run_over_shards(decode, MODEL, in_test, DECODED_SHARD, "decode"))
 
     report = {
         "model_digest": artifacts.digest(MODEL),
@@ -89,7 +79,7 @@ def evaluate(
             **count(in_test),
             **count_outcomes(in_test),
             "by_answer_length": by_length(in_test),
-            **search_beams(in_test, params.beam_width, grammar),
+            **search_beams(in_test, params.beam_width),
         },
         **({} if grammar.is_listed else {"sampled": describe_sample(domain)}),
         "first_failures": list_failures(domain),
@@ -106,41 +96,20 @@ def evaluate(
     return report, plots
 
 
-def build_frame(operation: str, operands: Operands) -> pd.DataFrame:
-    """Return equations as rows: operation, a, b, answer_length."""
-    a, b = operands
-    length = count_digits(OPERATIONS[operation].compute(a, b)[0])
-    return pd.DataFrame({"operation": operation, "a": a, "b": b, "answer_length": length})
-
-
 def list_domain(
     grammar: Grammar, trained_on: dict[str, Operands], params: Evaluate, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Return the equations to certify, with `is_edge_case` and `is_trained_on`."""
-    frames = []
+    chosen, is_edge_case, is_trained_on = {}, [], []
     for index, operation in enumerate(grammar.operations):
         share = (params.sampled_equations + index) // len(grammar.operations)
-        operands, edges = choose_equations(grammar, operation, share, rng)
-        frame = build_frame(operation, operands)
-        frame["is_edge_case"] = np.arange(len(frame)) < edges
-        places = grammar.index(operation, *operands)
-        frame["is_trained_on"] = np.isin(places, grammar.index(operation, *trained_on[operation]))
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
-
-
-def run_by_operation(
-    task: Task, rows: pd.DataFrame, shard: int, name: str
-) -> Iterator[tuple[Equations, pd.Index, np.ndarray]]:
-    """Run a task on rows; yield each operation's equations, their index and the result."""
-    groups = [
-        (Equations(str(operation), group["a"].to_numpy(), group["b"].to_numpy()), group.index)
-        for operation, group in rows.groupby("operation", sort=False)
-    ]
-    equations = [part for part, _ in groups]
-    results = run_over_shards(task, MODEL, equations, shard, f"evaluate: {name}")
-    for (part, index), result in zip(groups, results, strict=True):
-        yield part, index, result
+        chosen[operation], edges = choose_equations(grammar, operation, share, rng)
+        places = grammar.index(operation, *chosen[operation])
+        is_edge_case.append(np.arange(len(places)) < edges)
+        trained = grammar.index(operation, *trained_on[operation])
+        is_trained_on.append(np.isin(places, trained))
+    flags = {"is_edge_case": is_edge_case, "is_trained_on": is_trained_on}
+    return build_frame(chosen).assign(**{name: np.concatenate(f) for name, f in flags.items()})
 
 
 def choose_decoded(margins: np.ndarray, params: Evaluate, rng: np.random.Generator) -> np.ndarray:
@@ -153,33 +122,6 @@ def choose_decoded(margins: np.ndarray, params: Evaluate, rng: np.random.Generat
     size = min(params.random_sample, len(margins))
     chosen[rng.choice(len(margins), size, replace=False)] = True
     return np.flatnonzero(chosen)
-
-
-def decode_and_classify(rows: pd.DataFrame, grammar: Grammar) -> pd.DataFrame:
-    """Decode rows by PyTorch and by the ONNX decoder, and classify PyTorch's answers.
-
-    Returns:
-        With the index of `rows`, the columns of `classify_rows`, `is_reference` (the reference
-        sequence was generated) and `graph_differs`.
-    """
-    parts = []
-    for equations, index, generated in run_by_operation(decode, rows, DECODED_SHARD, "decode"):
-        by_torch, by_onnx = generated[:, 0], generated[:, 1]
-        reference = formats.encode_sequences(*equations, grammar.digits)[:, -by_torch.shape[1] :]
-        part = classify_rows(equations, by_torch, index, grammar)
-        part["is_reference"] = (by_torch == reference).all(1)
-        part["graph_differs"] = (by_torch != by_onnx).any(1)
-        parts.append(part)
-    return pd.concat(parts)
-
-
-def classify_rows(
-    equations: Equations, generated: np.ndarray, index: pd.Index, grammar: Grammar
-) -> pd.DataFrame:
-    """Return the outcomes of generated ids [N, T], and the `predicted` text."""
-    answers, outcomes = zip(*formats.grade(*equations, generated, grammar), strict=True)
-    frame = pd.DataFrame(outcomes, index=index, columns=OUTCOMES)
-    return frame.assign(predicted=[answer.text for answer in answers])
 
 
 def count(rows: pd.DataFrame) -> dict[str, Any]:
@@ -265,17 +207,12 @@ def list_failures(domain: pd.DataFrame) -> list[dict[str, str]]:
     return failures
 
 
-def search_beams(greedy: pd.DataFrame, width: int, grammar: Grammar) -> dict[str, Any]:
+def search_beams(greedy: pd.DataFrame, width: int) -> dict[str, Any]:
     """Return the errors of a beam search over classified rows, nothing for a width of 1."""
     if width == 1:
         return {}
-    results = run_by_operation(
-        partial(decode_by_beam, width=width), greedy, DECODED_SHARD, "beam search"
-    )
-    rows = pd.concat(
-        classify_rows(equations, generated, index, grammar)
-        for equations, index, generated in results
-    )
+    task = partial(decode_by_beam, width=width)
+    rows = run_over_shards(task, MODEL, greedy, DECODED_SHARD, "beam search")
     changed = int((rows["predicted"] != greedy["predicted"]).sum())
     return {"beam": {"width": width, **count(rows), "answers_changed": changed}}
 
@@ -300,7 +237,6 @@ def main() -> None:
         report, plots = evaluate(
             read_split("test", grammar), read_split("train", grammar), params.evaluate
         )
-        stop_if_orphaned()
         write(report, plots)
         print(
             f"evaluate: {report['errors']:,} errors in {report['equations']:,} equations, "

@@ -54,8 +54,8 @@ def quotas(available: dict[int, int], sizes: list[int]) -> dict[int, list[int]]:
 
 def draw(
     grammar: Grammar, operation: str, params: Generate, sizes: list[int], rng: np.random.Generator
-) -> list[pd.DataFrame]:
-    """Draw the equations of one operation: a data frame for each split."""
+) -> pd.DataFrame:
+    """Draw the equations of one operation, with the `split` of each."""
     a, b, weights = sampling.candidates(grammar, operation, params, sum(sizes), rng)
     stratum = count_digits(OPERATIONS[operation].compute(a, b)[0])
     # Weighted sampling without replacement: the smallest of Exp(1)/w (Efraimidis, Spirakis 2006).
@@ -64,7 +64,7 @@ def draw(
 
     lengths, counts = np.unique(stratum, return_counts=True)
     available = dict(zip(lengths.tolist(), counts.tolist(), strict=True))
-    chosen: list[list[np.ndarray]] = [[] for _ in sizes]
+    rows, splits = [], []
     for length, share in quotas(available, sizes).items():
         if sum(share) > available[length]:
             raise InvalidParamsError(
@@ -75,14 +75,12 @@ def draw(
         members = np.flatnonzero(stratum == length)
         order = members[np.argsort(keys[members], kind="stable")[: sum(share)]]
         # The keys are ordered by weight: shuffle, or the heaviest would all be in one split.
-        order = rng.permutation(order)
-        for parts, rows in zip(chosen, np.split(order, np.cumsum(share)[:-1]), strict=True):
-            parts.append(rows)
-    splits = []
-    for rows in (np.concatenate(parts) for parts in chosen):
-        pairs = zip(a[rows].tolist(), b[rows].tolist(), strict=True)
-        splits.append(frame(Equation(x, operation, y) for x, y in pairs))
-    return splits
+        rows.append(rng.permutation(order))
+        splits.append(np.repeat(SPLITS, share))
+    chosen = np.concatenate(rows)
+    pairs = zip(a[chosen].tolist(), b[chosen].tolist(), strict=True)
+    data = frame(Equation(x, operation, y) for x, y in pairs)
+    return data.assign(split=np.concatenate(splits))
 
 
 def frame(equations: Iterable[Equation]) -> pd.DataFrame:
@@ -103,17 +101,16 @@ def generate(params: Generate, hard_cases: Sequence[Equation] = ()) -> dict[str,
     """
     rng = np.random.default_rng(params.seed)
     grammar = params.grammar
-    frames: list[list[pd.DataFrame]] = [[] for _ in SPLITS]
-    remaining = [params.train_size, params.validation_size, params.test_size]
+    remaining, draws = [params.train_size, params.validation_size, params.test_size], []
     for index, operation in enumerate(grammar.operations):
         sizes = [size // (len(grammar.operations) - index) for size in remaining]
         remaining = [size - taken for size, taken in zip(remaining, sizes, strict=True)]
-        for parts, part in zip(frames, draw(grammar, operation, params, sizes, rng), strict=True):
-            parts.append(part)
+        draws.append(draw(grammar, operation, params, sizes, rng))
     added = frame(hard_cases)
     splits = {}
-    for name, parts in zip(SPLITS, frames, strict=True):
-        data = pd.concat(parts)
+    drawn = pd.concat(draws).set_index("split")
+    for name in SPLITS:
+        data = drawn.loc[[name]]
         data = data.iloc[rng.permutation(len(data))]
         data = data[~data["equation"].isin(added["equation"])]
         if name == "train" and len(added):

@@ -13,7 +13,7 @@ There is one update a rollout, so no ratio of policies to clip.
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arithmetic import formats
-from arithmetic.artifacts import ModelConfig
-from arithmetic.decoding import decode_by_sampling, decode_greedily
+from arithmetic.decoding import generate
 from arithmetic.errors import UserError
 from arithmetic.grammar import Grammar, Operands
 from arithmetic.model import Transformer
-from stages import checkpoint, stop_if_orphaned
+from stages import checkpoint
+from stages.checkpoint import Job
 from stages.optimizer import ScheduledOptimizers
-from stages.params import Grpo, Train
+from stages.params import Grpo
 from stages.progress import ProgressBar
 from stages.workers import SHARDS, Workers
 
@@ -41,27 +41,6 @@ STREAM = 1  # tells the random numbers from those of the batches
 ROLLOUT = ("reward", "pass_at_group", "without_signal", "kl", "entropy")
 GREEDY = ("exact_match", "hallucination", "infinite_generation")
 COLUMNS = ["step", "operation", *ROLLOUT, "gradient_norm", "learning_rate", *GREEDY]
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Hold everything besides the supervised model that decides the result.
-
-    Attributes:
-        train: its optimizers and seed are used here too.
-        questions, validation: equations by operation, to ask and to count errors in.
-    """
-
-    params: Grpo
-    train: Train
-    grammar: Grammar
-    questions: dict[str, Operands]
-    validation: dict[str, Operands]
-
-    def learning_rate_factor(self, step: int) -> float:
-        """Return the factor of train's learning rates at `step`: warm-up, then decay to 0."""
-        decay = (self.params.steps - step) / self.params.steps
-        return self.params.learning_rate_factor * min((step + 1) / self.params.warmup_steps, decay)
 
 
 @dataclass
@@ -79,37 +58,36 @@ class Tuning:
 
 
 def tune(
-    config: ModelConfig, weights: dict[str, Tensor], setup: Setup, key: str, workers: Workers
+    job: Job, weights: dict[str, Tensor], workers: Workers
 ) -> tuple[dict[str, Tensor], Tuning]:
     """Continue from the supervised `weights` or the checkpoint; return the new weights.
 
     Every worker runs this with the same result.
 
     Raises:
-        UserError: the gradient is NaN or infinite, or `dvc` was killed.
+        UserError: the gradient is NaN or infinite.
     """
-    params, operations = setup.params, setup.grammar.operations
-    model = Transformer(config)
+    params = job.params.grpo
+    model = Transformer(job.config)
     model.load_state_dict(weights)
     reference = copy.deepcopy(model).requires_grad_(False)
-    optimizers = ScheduledOptimizers(model, setup.train, setup.learning_rate_factor)
-    if params.mistake_copies:
-        setup = add_mistakes(reference, setup)
-    tuning, sums = Tuning(), torch.zeros(len(operations), len(ROLLOUT))
-    if saved := checkpoint.load(key, model, optimizers, CHECKPOINT):
+    questions = repeat_mistakes(reference, job) if params.mistake_copies else job.train
+    optimizers = ScheduledOptimizers(
+        model, job.params.train, lambda step: get_learning_rate_factor(params, step)
+    )
+    tuning, sums = Tuning(), torch.zeros(len(questions), len(ROLLOUT))
+    if saved := checkpoint.load(job.key, model, optimizers, CHECKPOINT):
         tuning = Tuning(**saved)
     else:
-        tuning.report = count_domain(model, setup, workers, "before")
-        tuning.rows += [
-            {"step": 0, "operation": operation, **validate(model, setup, operation, workers)}
-            for operation in operations
-        ]
+        tuning.report = count_domain(model, job, workers, "before")
+        tuning.rows = [{"step": 0, **row} for row in validate(model, job, workers)]
 
     with ProgressBar("grpo", params.steps, tuning.step, is_quiet=workers.rank > 0) as bar:
         while tuning.step < params.steps:
-            stop_if_orphaned()
-            factor = setup.learning_rate_factor(tuning.step)
-            norm, statistics = update_gradients(model, reference, setup, tuning.step, workers)
+            factor = get_learning_rate_factor(params, tuning.step)
+            norm, statistics = update_gradients(
+                model, reference, job, questions, tuning.step, workers
+            )
             sums += statistics
             optimizers.step()
             tuning.step += 1
@@ -117,76 +95,84 @@ def tune(
             if tuning.step % LOG_EVERY and tuning.step < params.steps:
                 continue
             means = sums / (tuning.step - tuning.rows[-1]["step"])
-            for operation, values in zip(operations, means.tolist(), strict=True):
-                row = {"step": tuning.step, "operation": operation}
-                row |= dict(zip(ROLLOUT, values, strict=True))
-                row |= {"gradient_norm": norm}
-                row |= {"learning_rate": setup.train.muon_learning_rate * factor}
-                tuning.rows.append(row | validate(model, setup, operation, workers))
+            general = {"step": tuning.step, "gradient_norm": norm}
+            general["learning_rate"] = job.params.train.muon_learning_rate * factor
+            for row, values in zip(validate(model, job, workers), means.tolist(), strict=True):
+                rollout = dict(zip(ROLLOUT, values, strict=True))
+                tuning.rows.append({**general, **rollout, **row})
             sums.zero_()
-            bar.advance(0, describe(tuning, params.steps, len(operations)))
+            latest = tuning.rows[-len(questions) :]
+            shares = [f"{row['operation']} exact match {row['exact_match']:.4f}" for row in latest]
+            bar.advance(0, f"step {tuning.step:4d}/{params.steps}  {'  '.join(shares)}")
             if workers.rank == 0:
-                checkpoint.save(key, model, optimizers, vars(tuning), CHECKPOINT)
-    tuning.report |= count_domain(model, setup, workers, "after")
+                checkpoint.save(job.key, model, optimizers, vars(tuning), CHECKPOINT)
+    tuning.report |= count_domain(model, job, workers, "after")
     return model.state_dict(), tuning
 
 
+def get_learning_rate_factor(params: Grpo, step: int) -> float:
+    """Return the factor of train's learning rates at `step`: warm-up, then decay to 0."""
+    decay = (params.steps - step) / params.steps
+    return params.learning_rate_factor * min((step + 1) / params.warmup_steps, decay)
+
+
 def update_gradients(
-    model: Transformer, reference: Transformer, setup: Setup, step: int, workers: Workers
+    model: Transformer,
+    reference: Transformer,
+    job: Job,
+    questions: dict[str, Operands],
+    step: int,
+    workers: Workers,
 ) -> tuple[float, Tensor]:
-    """Set every parameter's gradient, clipped; return its norm and the means of ROLLOUT.
+    """Set every parameter's gradient, clipped.
 
     Returns:
-        The norm before clipping, and the means by operation: [operations, statistics].
+        The norm before clipping, and the means of ROLLOUT: [operations, statistics].
     """
 
     def compute(shard: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([setup.train.seed, STREAM, step, shard])
-        parts = [roll_out(model, reference, setup, name, rng) for name in setup.grammar.operations]
+        rng = np.random.default_rng([job.params.train.seed, STREAM, step, shard])
+        parts = [roll_out(model, reference, job, *item, rng) for item in questions.items()]
         losses, statistics = zip(*parts, strict=True)
         return torch.stack(losses).mean(), torch.cat(statistics)
 
-    statistics = workers.average_gradients(model, compute)
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    gradient = torch.cat([part.flatten() for part in gradients])
+    gradient, statistics = workers.average_gradients(model, compute)
     norm = math.sqrt(float((gradient * gradient).sum()))
     if not math.isfinite(norm):
         raise UserError(
             f"the reinforcement learning diverged: the gradient's norm is {norm}",
             "lower grpo.learning_rate_factor",
         )
-    for part in gradients:
-        part *= min(1.0, setup.params.max_gradient_norm / (norm + 1e-12))
+    gradient *= min(1.0, job.params.grpo.max_gradient_norm / (norm + 1e-12))
     return norm, statistics.view(-1, len(ROLLOUT))
 
 
 def roll_out(
     model: Transformer,
     reference: Transformer,
-    setup: Setup,
+    job: Job,
     operation: str,
+    questions: Operands,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Sample groups of answers; return the loss of one shard and the values of ROLLOUT."""
-    fmt, lengths = formats.locate(operation, setup.grammar)
-    size = setup.params.group_size
-    groups = setup.params.questions // len(setup.grammar.operations) // SHARDS
-    a, b = setup.questions[operation]
-    rows = rng.integers(len(a), size=groups).repeat(size)
-    a, b = a[rows], b[rows]
-    prompts = formats.encode_prompts(operation, a, b, setup.grammar.digits)
+    params, (fmt, lengths) = job.params.grpo, formats.locate(operation, job.grammar)
+    groups = params.questions // len(job.grammar.operations) // SHARDS
+    rows = rng.integers(len(questions[0]), size=groups).repeat(params.group_size)
+    a, b = (operand[rows] for operand in questions)
+    prompts = formats.encode_prompts(operation, a, b, job.grammar.digits)
     uniforms = torch.from_numpy(rng.random((len(rows), lengths.generated), np.float32))
     ids = torch.from_numpy(prompts).long()
-    ids = torch.cat([ids, decode_by_sampling(model, fmt, ids, uniforms)], 1)
+    ids = torch.cat([ids, generate(model, fmt, ids, lengths.generated, uniforms)], 1)
 
-    rewards = compute_rewards(operation, a, b, ids[:, lengths.prompt :].numpy(), setup.grammar)
-    rewards = rewards.view(groups, size)
+    rewards = compute_rewards(operation, a, b, ids[:, lengths.prompt :].numpy(), job.grammar)
+    rewards = rewards.view(groups, params.group_size)
     advantages = (rewards - rewards.mean(1, keepdim=True)).view(-1, 1)  # 0 where all are equal
     log_p, entropy = score(model, fmt, ids, lengths.prompt)
     with torch.no_grad():
         log_p_reference, _ = score(reference, fmt, ids, lengths.prompt)
     kl = estimate_kl(log_p, log_p_reference)
-    loss = (setup.params.kl_weight * kl - advantages * log_p).mean()
+    loss = (params.kl_weight * kl - advantages * log_p).mean()
     solved = rewards.mean(1)
     is_mixed = (solved > 0) & (solved < 1)
     parts = (rewards, solved > 0, ~is_mixed, kl.detach(), entropy)
@@ -219,80 +205,72 @@ def estimate_kl(log_p: Tensor, log_p_reference: Tensor) -> Tensor:
 
 @torch.no_grad()
 def find_failures(
-    model: Transformer, setup: Setup, operation: str, operands: Operands
+    model: Transformer, grammar: Grammar, operation: str, operands: Operands
 ) -> Iterator[tuple[int, formats.Outcome]]:
     """Decode greedily; yield row and outcome of each wrong answer.
 
     As in `stages.certify`, what a teacher-forced pass certifies is not decoded.
     """
-    (fmt, lengths), (a, b) = formats.locate(operation, setup.grammar), operands
+    (fmt, lengths), (a, b) = formats.locate(operation, grammar), operands
     for start in range(0, len(a), COUNTED_BATCH):
-        stop_if_orphaned()
         rows = slice(start, start + COUNTED_BATCH)
-        sequences = formats.encode_sequences(operation, a[rows], b[rows], setup.grammar.digits)
+        sequences = formats.encode_sequences(operation, a[rows], b[rows], grammar.digits)
         ids = torch.from_numpy(sequences).long()
         predicted = model(ids[:, :-1], fmt, first=lengths.prompt - 1).argmax(-1)
         unsure = (predicted != ids[:, lengths.prompt :]).any(1)
         prompts = ids[unsure, : lengths.prompt]
-        generated = decode_greedily(model, fmt, prompts, lengths.generated).numpy()
+        generated = generate(model, fmt, prompts, lengths.generated).numpy()
         places = start + np.flatnonzero(unsure.numpy())
-        graded = formats.grade(operation, a[places], b[places], generated, setup.grammar)
+        graded = formats.grade(operation, a[places], b[places], generated, grammar)
         for row, (_, outcome) in zip(places.tolist(), graded, strict=True):
             if outcome.wrong:
                 yield row, outcome
 
 
-def add_mistakes(model: Transformer, setup: Setup) -> Setup:
-    """Return the setup with copies of the questions that the model gets wrong."""
+def repeat_mistakes(model: Transformer, job: Job) -> dict[str, Operands]:
+    """Return the training equations with copies of those that the model gets wrong."""
     questions = {}
-    for operation, (a, b) in setup.questions.items():
-        wrong = [row for row, _ in find_failures(model, setup, operation, (a, b))]
-        copies = np.repeat(np.array(wrong, np.int64), setup.params.mistake_copies)
+    for operation, (a, b) in job.train.items():
+        wrong = [row for row, _ in find_failures(model, job.grammar, operation, (a, b))]
+        copies = np.repeat(np.array(wrong, np.int64), job.params.grpo.mistake_copies)
         questions[operation] = np.append(a, a[copies]), np.append(b, b[copies])
-    return replace(setup, questions=questions)
+    return questions
 
 
 def count_failures(
-    model: Transformer, setup: Setup, operation: str, operands: Operands, workers: Workers
-) -> list[int]:
-    """Return the counts of wrong answers, of no integers and of answers without an end."""
+    model: Transformer, grammar: Grammar, equations: dict[str, Operands], workers: Workers
+) -> np.ndarray:
+    """Count wrong answers, no integers and answers without an end: [operations, 3]."""
 
     def compute(shard: int) -> Tensor:
-        a, b = (operand[shard::SHARDS] for operand in operands)
-        outcomes = [outcome[:3] for _, outcome in find_failures(model, setup, operation, (a, b))]
-        return torch.tensor(outcomes, dtype=torch.int64).reshape(-1, 3).sum(0)
+        counts = torch.zeros(len(equations), 3, dtype=torch.int64)
+        for row, (operation, operands) in zip(counts, equations.items(), strict=True):
+            a, b = (operand[shard::SHARDS] for operand in operands)
+            for _, outcome in find_failures(model, grammar, operation, (a, b)):
+                row += torch.tensor(outcome[:3])
+        return counts
 
-    return workers.sum_over_shards(compute).tolist()
-
-
-def validate(
-    model: Transformer, setup: Setup, operation: str, workers: Workers
-) -> dict[str, float]:
-    """Return the shares GREEDY of the operation's validation equations."""
-    operands = setup.validation[operation]
-    counts = count_failures(model, setup, operation, operands, workers)
-    wrong, hallucination, endless = (count / len(operands[0]) for count in counts)
-    return dict(zip(GREEDY, (1 - wrong, hallucination, endless), strict=True))
+    return workers.sum_over_shards(compute).numpy()
 
 
-def count_domain(model: Transformer, setup: Setup, workers: Workers, when: str) -> dict[str, int]:
+def validate(model: Transformer, job: Job, workers: Workers) -> list[dict[str, Any]]:
+    """Return the shares GREEDY of the validation equations of each operation."""
+    counts = count_failures(model, job.grammar, job.validation, workers)
+    rows = []
+    for (operation, (a, _)), row in zip(job.validation.items(), counts, strict=True):
+        wrong, hallucination, endless = (row / len(a)).tolist()
+        shares = dict(zip(GREEDY, (1 - wrong, hallucination, endless), strict=True))
+        rows.append({"operation": operation, **shares})
+    return rows
+
+
+def count_domain(model: Transformer, job: Job, workers: Workers, when: str) -> dict[str, int]:
     """Return the errors in all equations; in the validation split of a domain too large."""
-    grammar = setup.grammar
-    errors = equations = 0
-    for operation in grammar.operations:
-        listed = grammar.equations(operation) if grammar.is_listed else setup.validation[operation]
-        errors += count_failures(model, setup, operation, listed, workers)[0]
-        equations += len(listed[0])
+    equations = job.validation
+    if job.grammar.is_listed:
+        equations = {name: job.grammar.equations(name) for name in job.grammar.operations}
+    errors = int(count_failures(model, job.grammar, equations, workers)[:, 0].sum())
+    total = sum(len(a) for a, _ in equations.values())
     if workers.rank == 0:
-        print(f"grpo: {errors:,} errors in {equations:,} equations {when}", flush=True)
-    return {"equations": equations, f"errors_{when}": errors}
-
-
-def describe(tuning: Tuning, steps: int, operations: int) -> str:
-    """Return the latest rows as a line."""
-    parts = [
-        f"{row['operation']} reward {row['reward']:.3f} kl {row['kl']:.3f} "
-        f"exact match {row['exact_match']:.4f}"
-        for row in tuning.rows[-operations:]
-    ]
-    return f"step {tuning.step:4d}/{steps}  {'  '.join(parts)}"
+        print(f"grpo: {errors:,} errors in {total:,} equations {when}", flush=True)
+    return {"equations": total, f"errors_{when}": errors}

@@ -72,35 +72,30 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
-def build_optimizers(model: nn.Module, params: Train) -> tuple[Muon, torch.optim.AdamW]:
-    """Return Muon over the matrices inside the blocks and fused AdamW over the rest.
-
-    Fused, because AdamW's default implementation calls MKL's `sqrt`, which differs between CPUs.
-    """
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        (matrices if name.endswith((".matrices", ".weight")) else rest).append(parameter)
-    decay = params.weight_decay
-    muon = Muon(matrices, params.muon_learning_rate, params.muon_momentum, decay)
-    adamw = torch.optim.AdamW(
-        rest,
-        lr=params.adamw_learning_rate,
-        betas=(0.9, 0.98),
-        eps=1e-9,
-        weight_decay=decay,
-        fused=True,
-    )
-    return muon, adamw
-
-
 class ScheduledOptimizers:
-    """Step Muon and AdamW with their learning rates times a factor of the step, from 0."""
+    """Step Muon and AdamW with their learning rates times a factor of the step, from 0.
+
+    Muon has the matrices inside the blocks, AdamW the rest. It is fused, because AdamW's default
+    implementation calls MKL's `sqrt`, which differs between CPUs.
+    """
 
     def __init__(self, model: nn.Module, params: Train, factor: Callable[[int], float]):
-        optimizers = build_optimizers(model, params)
-        schedules = [LambdaLR(optimizer, factor) for optimizer in optimizers]
-        self._parts: list[Any] = [*optimizers, *schedules]
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        for name, parameter in model.named_parameters():
+            (matrices if name.endswith((".matrices", ".weight")) else rest).append(parameter)
+        decay = params.weight_decay
+        self.muon = Muon(matrices, params.muon_learning_rate, params.muon_momentum, decay)
+        self.adamw = torch.optim.AdamW(
+            rest,
+            lr=params.adamw_learning_rate,
+            betas=(0.9, 0.98),
+            eps=1e-9,
+            weight_decay=decay,
+            fused=True,
+        )
+        schedules = [LambdaLR(optimizer, factor) for optimizer in (self.muon, self.adamw)]
+        self._parts: list[Any] = [self.muon, self.adamw, *schedules]
 
     def step(self) -> None:
         """Update every parameter from its `.grad`, then the learning rates."""

@@ -6,12 +6,12 @@ declared at the field, one on several fields in `_check` of their section or of 
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from arithmetic.artifacts import Count, Operations, StrictModel
+from arithmetic.artifacts import Count, ModelShape, Operations, StrictModel
 from arithmetic.errors import InvalidParamsError
 from arithmetic.formats import SequenceFormat, get_formats
 from arithmetic.grammar import Grammar
@@ -55,7 +55,7 @@ class Generate(StrictModel):
     hard_case_copies: Count
 
     @model_validator(mode="after")
-    def _check(self) -> "Generate":
+    def _check(self) -> Self:
         if self.cascade_share + self.zeros_and_nines_share > 1:
             raise ValueError(
                 "generate.cascade_share and generate.zeros_and_nines_share add up to more than 1; "
@@ -72,32 +72,6 @@ class Generate(StrictModel):
     def formats(self) -> tuple[SequenceFormat, ...]:
         """Return the sequence formats of the operations, in order."""
         return get_formats(self.operations)
-
-
-class Model(StrictModel):
-    """Describe the model's shape.
-
-    Attributes:
-        d_model: width of the residual stream.
-        layers, heads: of the Transformer.
-        mlp_ratio: hidden width of the MLP over d_model.
-        attention: `dot_product`, or `positional` (a learned table of positions).
-    """
-
-    d_model: Count
-    layers: Count
-    heads: Count
-    mlp_ratio: Count
-    attention: Literal["dot_product", "positional"]
-
-    @model_validator(mode="after")
-    def _check(self) -> "Model":
-        if self.d_model % self.heads:
-            raise ValueError(
-                f"model.d_model ({self.d_model}) is not a multiple of model.heads ({self.heads}); "
-                "change one of them"
-            )
-        return self
 
 
 class Train(StrictModel):
@@ -184,7 +158,7 @@ class Evaluate(StrictModel):
 
     seed: Seed
     lowest_margins: NonNegative
-    random_sample: NonNegative
+    random_sample: Count
     sampled_equations: Count
     beam_width: Annotated[int, Field(ge=1, le=8)]
 
@@ -193,7 +167,7 @@ class Params(StrictModel):
     """Hold all of params.yaml."""
 
     generate: Generate
-    model: Model
+    model: ModelShape
     train: Train
     grpo: Grpo
     export: Export
@@ -201,7 +175,7 @@ class Params(StrictModel):
     promote: Gate
 
     @model_validator(mode="after")
-    def _check(self) -> "Params":
+    def _check(self) -> Self:
         names = [fmt.name for fmt in self.generate.formats]
         sizes = self.train.batch_sizes
         if len(sizes) != len(names):

@@ -8,10 +8,10 @@ Validation is teacher-forced: where the argmax is the next token of the referenc
 decoding would generate that reference.
 """
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from arithmetic import artifacts, formats
-from arithmetic.artifacts import ArtifactConfig, GrammarConfig, ModelConfig
-from arithmetic.errors import InvalidParamsError, UserError, cli_errors
-from arithmetic.formats import SequenceFormat
+from arithmetic.artifacts import ArtifactConfig, GrammarConfig
+from arithmetic.errors import UserError, cli_errors
 from arithmetic.grammar import Operands
 from arithmetic.input_profile import profile, write_profile
 from arithmetic.model import Transformer
-from arithmetic.tokenizer import VOCABULARY_SIZE
-from stages import MODEL, checkpoint, grpo, stop_if_orphaned
+from stages import MODEL, checkpoint, grpo
+from stages.checkpoint import Job
 from stages.dataset import read_split
 from stages.optimizer import ScheduledOptimizers
-from stages.params import Params, Train, load_params
+from stages.params import Train, load_params
 from stages.progress import ProgressBar
 from stages.workers import SHARDS, Workers, run_workers
 
@@ -42,40 +41,6 @@ GRPO = Path("metrics/grpo.csv")
 METRICS = Path("metrics/training.json")
 REPORT = Path("reports/training.json")
 VALIDATION_BATCH = 500
-
-
-@dataclass
-class Job:
-    """Hold everything that decides the result of a training.
-
-    Attributes:
-        config: the model's shape.
-        params: the optimization.
-        prompt_length: tokens of a prompt; the loss is taken on what follows.
-        train, validation: sequences of each format, [N, T] uint8.
-        grpo: the reinforcement learning that follows, if any.
-    """
-
-    config: ModelConfig
-    params: Train
-    prompt_length: int
-    train: list[Tensor]
-    validation: list[Tensor]
-    grpo: grpo.Setup | None
-
-    def digest(self) -> str:
-        """Return the SHA-256 over the job and the code: the key of its checkpoint."""
-        shape = [self.config.model_dump(), self.params.model_dump(), self.prompt_length]
-        if self.grpo:
-            shape.append(self.grpo.params.model_dump())
-        result = hashlib.sha256(json.dumps(shape).encode())
-        for data in (*self.train, *self.validation):
-            result.update(repr(data.shape).encode() + data.numpy().tobytes())
-        root = Path(__file__).parents[1]
-        for path in sorted([*root.glob("arithmetic/*.py"), *root.glob("stages/*.py")]):
-            result.update(path.name.encode() + path.read_bytes())
-        result.update(f"{torch.__version__} {np.__version__}".encode())
-        return result.hexdigest()
 
 
 @dataclass
@@ -112,10 +77,8 @@ class Progress:
 def train_and_tune(job: Job, workers: Workers) -> tuple[Progress, grpo.Tuning]:
     """Train, and continue by reinforcement learning if `grpo.steps` is above 0."""
     progress, tuning = train(job, workers), grpo.Tuning()
-    if job.grpo:
-        progress.weights, tuning = grpo.tune(
-            job.config, progress.weights, job.grpo, job.digest(), workers
-        )
+    if job.params.grpo.steps:
+        progress.weights, tuning = grpo.tune(job, progress.weights, workers)
     return progress, tuning
 
 
@@ -123,20 +86,20 @@ def train(job: Job, workers: Workers) -> Progress:
     """Train from scratch or from the checkpoint; every worker runs this with the same result.
 
     Raises:
-        UserError: the loss is NaN or infinite, or `dvc` was killed.
+        UserError: the loss is NaN or infinite.
     """
-    params, batches = job.params, Batches(job)
+    params = job.params.train
+    data, validation = encode(job, job.train), encode(job, job.validation)
     model = Transformer(job.config).initialize(torch.Generator().manual_seed(params.seed))
     optimizers = ScheduledOptimizers(model, params, lambda step: get_phase(params, step)[1])
-    progress, key, loss_sum = Progress(), job.digest(), 0.0
-    if saved := checkpoint.load(key, model, optimizers):
+    progress, loss_sum = Progress(), 0.0
+    if saved := checkpoint.load(job.key, model, optimizers):
         progress = Progress(**saved)
 
     with ProgressBar("train", params.steps, progress.step, is_quiet=workers.rank > 0) as bar:
         while not progress.is_finished(params):
-            stop_if_orphaned()
             phase, factor = get_phase(params, progress.step)
-            loss_sum += update_gradients(model, job, batches, progress.step, workers)
+            loss_sum += update_gradients(model, job, data, progress.step, workers)
             optimizers.step()
             progress.step += 1
             bar.advance()
@@ -150,7 +113,7 @@ def train(job: Job, workers: Workers) -> Progress:
                 "phase": phase,
                 "learning_rate": round_significant(params.muon_learning_rate * factor),
                 "train_loss": round_significant(loss_sum / steps),
-                **validate(model, job, workers),
+                **validate(model, job, validation, workers),
             }
             loss_sum = 0.0
             progress.history.append(row)
@@ -158,7 +121,7 @@ def train(job: Job, workers: Workers) -> Progress:
                 progress.weights = {k: v.clone() for k, v in model.state_dict().items()}
             bar.advance(0, describe(row, params.steps))
             if workers.rank == 0:
-                checkpoint.save(key, model, optimizers, vars(progress))
+                checkpoint.save(job.key, model, optimizers, vars(progress))
     return progress
 
 
@@ -176,62 +139,77 @@ def get_phase(params: Train, step: int) -> tuple[str, float]:
     return "end", 0.0
 
 
-class Batches:
-    """Choose the equations of each step: a new order each epoch, whole batches only."""
+def encode(job: Job, split: dict[str, Operands]) -> list[Tensor]:
+    """Return the sequences of each format: [N, T] uint8."""
+    sequences = []
+    for fmt in job.params.generate.formats:
+        parts = [
+            formats.encode_sequences(operation, *operands, job.grammar.digits)
+            for operation, operands in split.items()
+            if operation in fmt.operations
+        ]
+        sequences.append(torch.from_numpy(np.concatenate(parts)))
+    return sequences
 
-    def __init__(self, job: Job):
-        self.data, self.sizes, self.seed = job.train, job.params.batch_sizes, job.params.seed
-        self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
-    def get(self, fmt: int, step: int, shard: int) -> Tensor:
-        """Return one shard's sequences of one format: [about B / 2, T] int64."""
-        size = self.sizes[fmt]
-        epoch, batch = divmod(step, len(self.data[fmt]) // size)
-        if self._orders.get(fmt, (-1, None))[0] != epoch:
-            rng = np.random.default_rng([self.seed, fmt, epoch])
-            self._orders[fmt] = epoch, rng.permutation(len(self.data[fmt]))
-        rows = self._orders[fmt][1][batch * size : (batch + 1) * size]
-        half = size // SHARDS
-        return self.data[fmt][rows[half:] if shard else rows[:half]].long()
+@lru_cache(maxsize=8)
+def shuffle(size: int, *seed: int) -> np.ndarray:
+    """Return a random order of `size` rows."""
+    return np.random.default_rng(seed).permutation(size)
+
+
+def choose_batch(job: Job, data: Tensor, fmt: int, step: int, shard: int) -> Tensor:
+    """Return one shard of a step's sequences of one format: [about B / 2, T] int64.
+
+    A new order each epoch, whole batches only.
+    """
+    params = job.params.train
+    size = params.batch_sizes[fmt]
+    epoch, batch = divmod(step, len(data) // size)
+    rows = shuffle(len(data), params.seed, fmt, epoch)[batch * size : (batch + 1) * size]
+    half = size // SHARDS
+    return data[rows[half:] if shard else rows[:half]].long()
 
 
 def compute_loss(model: Transformer, job: Job, fmt: int, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Return the summed cross-entropy after the prompt, and the logits [B, T, vocabulary]."""
-    logits = model(ids[:, :-1], fmt, first=job.prompt_length - 1)
-    targets = ids[:, job.prompt_length :]
+    logits = model(ids[:, :-1], fmt, first=job.prompt - 1)
+    targets = ids[:, job.prompt :]
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"), logits
 
 
 def update_gradients(
-    model: Transformer, job: Job, batches: Batches, step: int, workers: Workers
+    model: Transformer, job: Job, data: list[Tensor], step: int, workers: Workers
 ) -> float:
     """Set every parameter's gradient, the mean over both shards; return the mean loss a token."""
 
     def compute(shard: int) -> tuple[Tensor, Tensor]:
-        parts = [batches.get(fmt, step, shard) for fmt in range(len(batches.data))]
-        tokens = sum(ids[:, job.prompt_length :].numel() for ids in parts)
+        parts = [choose_batch(job, part, fmt, step, shard) for fmt, part in enumerate(data)]
+        tokens = sum(ids[:, job.prompt :].numel() for ids in parts)
         losses = [compute_loss(model, job, fmt, ids)[0] for fmt, ids in enumerate(parts)]
         loss = torch.stack(losses).sum() / tokens
         return loss, loss.detach()[None]
 
-    return float(workers.average_gradients(model, compute))
+    return float(workers.average_gradients(model, compute)[1])
 
 
 @torch.no_grad()
-def validate(model: Transformer, job: Job, workers: Workers) -> dict[str, float]:
+def validate(
+    model: Transformer, job: Job, validation: list[Tensor], workers: Workers
+) -> dict[str, float]:
     """Return loss and accuracy a token and exact match; raise UserError if the loss diverged."""
 
     def compute(shard: int) -> Tensor:
         sums = torch.zeros(3, dtype=torch.float64)  # loss, right tokens, right sequences
-        for fmt, data in enumerate(job.validation):
+        for fmt, data in enumerate(validation):
             for ids in data[shard::SHARDS].long().split(VALIDATION_BATCH):
                 loss, logits = compute_loss(model, job, fmt, ids)
-                hits = logits.argmax(-1) == ids[:, job.prompt_length :]
+                hits = logits.argmax(-1) == ids[:, job.prompt :]
                 sums += torch.stack([loss.double(), hits.sum(), hits.all(1).sum()])
         return sums
 
     loss, right, exact = workers.sum_over_shards(compute).tolist()
-    tokens = sum(data[:, job.prompt_length :].numel() for data in job.validation)
+    tokens = sum(data[:, job.prompt :].numel() for data in validation)
     if not math.isfinite(loss):
         raise UserError(
             f"the training diverged: the validation loss is {loss}",
@@ -240,7 +218,7 @@ def validate(model: Transformer, job: Job, workers: Workers) -> dict[str, float]
     return {
         "validation_loss": round_significant(loss / tokens),
         "validation_token_accuracy": round_significant(right / tokens),
-        "validation_exact_match": round_significant(exact / sum(map(len, job.validation))),
+        "validation_exact_match": round_significant(exact / sum(map(len, validation))),
     }
 
 
@@ -258,59 +236,16 @@ def describe(row: dict[str, Any], steps: int) -> str:
     )
 
 
-def build_job(params: Params, train: dict[str, Operands], validation: dict[str, Operands]) -> Job:
-    """Encode the data and derive the model's shape: vocabulary and sequence lengths."""
-    grammar, all_formats = params.generate.grammar, params.generate.formats
-    lengths = [fmt.lengths(grammar.digits) for fmt in all_formats]
-    config = ModelConfig(
-        vocabulary_size=VOCABULARY_SIZE,
-        # The last token, END, is predicted and never read.
-        sequence_lengths=[part.prompt + part.generated - 1 for part in lengths],
-        **params.model.model_dump(),
-    )
-
-    def encode(split: dict[str, Operands], fmt: SequenceFormat) -> Tensor:
-        parts = [
-            formats.encode_sequences(operation, *operands, grammar.digits)
-            for operation, operands in split.items()
-            if operation in fmt.operations
-        ]
-        return torch.from_numpy(np.concatenate(parts))
-
-    setup = grpo.Setup(params.grpo, params.train, grammar, train, validation)
-    job = Job(
-        config,
-        params.train,
-        lengths[0].prompt,
-        train=[encode(train, fmt) for fmt in all_formats],
-        validation=[encode(validation, fmt) for fmt in all_formats],
-        grpo=setup if params.grpo.steps else None,
-    )
-    for fmt, rows, size in zip(all_formats, job.train, params.train.batch_sizes, strict=True):
-        if len(rows) < size:
-            raise InvalidParamsError(
-                f"train.batch_sizes has {size} for {fmt.name}, which has {len(rows)} equations",
-                "lower it or raise generate.train_size",
-            )
-    return job
-
-
-def write(
-    progress: Progress,
-    tuning: grpo.Tuning,
-    job: Job,
-    params: Params,
-    train_data: dict[str, Operands],
-) -> None:
+def write(job: Job, progress: Progress, tuning: grpo.Tuning) -> None:
     """Write the model, the curves, the metric and the report."""
     for path in (MODEL / artifacts.CONFIG, HISTORY, REPORT):
         path.parent.mkdir(exist_ok=True)
-    generate = params.generate
+    generate = job.params.generate
     grammar = GrammarConfig(operations=generate.operations, max_operand=generate.max_operand)
     config = ArtifactConfig(grammar=grammar, model=job.config)
     artifacts.write_config(MODEL / artifacts.CONFIG, config)
     save_file(progress.weights, MODEL / artifacts.WEIGHTS)
-    write_profile(MODEL, profile(train_data, generate.grammar))
+    write_profile(MODEL, profile(job.train, job.grammar))
     best = progress.history[progress.best]
     rows = [{**row, "best": int(row is best)} for row in progress.history]
     pd.DataFrame(rows).to_csv(HISTORY, index=False, lineterminator="\n")
@@ -320,10 +255,10 @@ def write(
     report = {
         **metrics,
         "steps": progress.step,
-        "stopped_early": progress.step < params.train.steps,
+        "stopped_early": progress.step < job.params.train.steps,
         "best_step": best["step"],
         **{key: value for key, value in best.items() if key.startswith("validation_")},
-        **({"grpo": tuning.report} if job.grpo else {}),
+        **({"grpo": tuning.report} if tuning.report else {}),
     }
     for path, content in ((METRICS, metrics), (REPORT, report)):
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -333,13 +268,11 @@ def main() -> None:
     """Run the stage."""
     with cli_errors():
         params = load_params()
-        grammar = params.generate.grammar
-        train_data = read_split("train", grammar)
-        job = build_job(params, train_data, read_split("validation", grammar))
+        splits = [read_split(name, params.generate.grammar) for name in ("train", "validation")]
+        job = Job(params, *splits)
         with checkpoint.exclusive():  # until the outputs are written
             progress, tuning = run_workers(train_and_tune, job)
-            stop_if_orphaned()
-            write(progress, tuning, job, params, train_data)
+            write(job, progress, tuning)
 
 
 if __name__ == "__main__":

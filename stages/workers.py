@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +20,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from arithmetic.errors import UserError
-from stages import REPRODUCIBLE_ENVIRONMENT
+from stages import REPRODUCIBLE_ENVIRONMENT, exit_with_parent
 
 SHARDS = 2
 PEER_SECONDS = 5.0
@@ -55,11 +55,14 @@ class Workers:
 
     def average_gradients(
         self, model: nn.Module, compute: Callable[[int], tuple[Tensor, Tensor]]
-    ) -> Tensor:
-        """Set every parameter's `.grad` to the mean over both shards; return that of statistics.
+    ) -> tuple[Tensor, Tensor]:
+        """Set every parameter's `.grad` to the mean over both shards.
 
         Args:
             compute: returns the loss of a shard, and statistics [K].
+
+        Returns:
+            The whole gradient, of which each `.grad` is a view, and the mean statistics [K].
         """
         parameters = list(model.parameters())
 
@@ -70,10 +73,10 @@ class Workers:
 
         mean = self.sum_over_shards(differentiate) / SHARDS
         sizes = [parameter.numel() for parameter in parameters]
-        *parts, statistics = mean.split([*sizes, len(mean) - sum(sizes)])
-        for parameter, part in zip(parameters, parts, strict=True):
+        gradient, statistics = mean.tensor_split([sum(sizes)])
+        for parameter, part in zip(parameters, gradient.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter)
-        return statistics
+        return gradient, statistics
 
 
 def run_workers(function: Callable[[Any, Workers], Result], job: object) -> Result:
@@ -86,7 +89,7 @@ def run_workers(function: Callable[[Any, Workers], Result], job: object) -> Resu
         set_deterministic()
         return function(job, Workers())
     with tempfile.TemporaryDirectory() as directory:
-        arguments = (function, job, directory)
+        arguments = (function, job, directory, os.getpid())
         second = multiprocessing.get_context("spawn").Process(
             target=_run_second, args=arguments, daemon=True
         )
@@ -121,20 +124,14 @@ def _run(
         torch.distributed.destroy_process_group()
 
 
-def _run_second(function: Callable[[Any, Workers], Any], job: object, directory: str) -> None:
+def _run_second(
+    function: Callable[[Any, Workers], Any], job: object, directory: str, parent: int
+) -> None:
+    exit_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the first worker
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def exit_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
     try:
         _run(function, job, directory, rank=1)
     except (UserError, RuntimeError):
-        # The first worker raises the same, or gloo noticed its end: it shows why.
-        parent.join(PEER_SECONDS)
-        if parent.is_alive():
-            raise
+        # The first worker raises the same, or gloo noticed its end: it shows why and ends this one.
+        time.sleep(PEER_SECONDS)
+        raise

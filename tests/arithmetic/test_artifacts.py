@@ -69,7 +69,7 @@ def test_missing_file_is_named(directory, name):
         ({"model": {"d_model": 16}}, "model.vocabulary_size"),
         ({"model": MODEL | {"d_model": "wide"}}, "model.d_model"),
         ({"model": MODEL | {"heads": 0}}, "model.heads"),
-        ({"model": MODEL | {"heads": 3}}, "not a multiple of its heads"),
+        ({"model": MODEL | {"heads": 3}}, "not a multiple of model.heads (3)"),
         ({"model": MODEL | {"attention": "none"}}, "model.attention"),
     ],
 )

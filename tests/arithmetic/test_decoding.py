@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from arithmetic.artifacts import ModelConfig
-from arithmetic.decoding import decode_by_beam_search, decode_greedily
+from arithmetic.decoding import decode_by_beam_search, generate
 from arithmetic.model import Transformer
 from tests.random_models import random_model
 
@@ -17,7 +17,7 @@ def test_greedy_decoding_is_the_argmax_of_whole_passes_and_a_beam_of_width_one(a
     ids = prompts = torch.randint(0, 10, (16, 6), generator=torch.Generator().manual_seed(3))
     for _ in range(9):
         ids = torch.cat([ids, model(ids, 0)[:, -1:].argmax(-1)], dim=1)
-    greedy = decode_greedily(model, 0, prompts, 9)
+    greedy = generate(model, 0, prompts, 9)
     assert torch.equal(greedy, ids[:, 6:])
     assert torch.equal(decode_by_beam_search(model, 0, prompts, 9, 1), greedy)
     assert not torch.equal(decode_by_beam_search(model, 0, prompts, 9, 4), greedy)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -9,10 +10,13 @@ from benchmarks.results_file import ROOT
 
 @pytest.mark.slow
 def test_ten_kills_lose_nothing():
-    command = [sys.executable, "-m", "benchmarks.kills", "--kills", "10", "--result", ""]
+    command = [sys.executable, "-m", "benchmarks.kills", "--kills", "10", "--no-result"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing lost" in done.stdout
+    counts = json.loads(done.stdout[done.stdout.index("{") :])
+    assert sum(counts["place"].values()) == 10
+    assert sum(counts.get("not reached", {}).values()) <= 3  # else it does not kill where it says
 
 
 @pytest.mark.parametrize("content", ["", "schema: '2.0'\nstages:\n  train:\n", "{"])

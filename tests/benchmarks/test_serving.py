@@ -4,9 +4,17 @@ import sys
 
 import pytest
 
+from arithmetic.errors import UserError
 from benchmarks.results_file import ROOT
-from benchmarks.serving import summarize
+from benchmarks.serving import parse_profile, summarize
 from tests.serving.model_directories import make_model
+
+RAW = """\
+MainThread;run (asyncio/runners.py:118);answer (serving/predict.py:40) 3
+MainThread;run (asyncio/runners.py:118);send (uvicorn/http.py:9) 2
+MainThread;run (asyncio/runners.py:118);send (uvicorn/http.py:12) 1
+process 1 2
+"""
 
 
 @pytest.mark.slow
@@ -34,3 +42,12 @@ def test_medians_are_of_the_ratios_within_a_round_and_failures_are_added_up():
     assert (service["throughput_of_constant"], service["latency_of_constant"]) == (1.2, 1.0)
     assert service["failures"] == 6
     assert "throughput_of_constant" not in summarize(rows[3:])["service"]
+
+
+def test_shares_of_a_profile_are_of_the_innermost_frame_over_all_its_lines():
+    figures = parse_profile(RAW)
+    assert figures["samples"] == 6
+    assert figures["packages"] == {"serving": 0.5, "uvicorn": 0.5}
+    assert figures["functions"]["uvicorn/http.py send"] == 0.5
+    with pytest.raises(UserError, match="no Python frame"):
+        parse_profile("")

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import httpx
 import pytest
 
-from benchmarks.team_stack import REPLICAS, TEAM, Stack, run_stack
+from benchmarks.restarts import PARTS, TEAM, Stack, run_stack
 from registry import EXPERIMENT, MODEL_NAME, PRODUCTION
 from registry.client import open_client
 from registry.exceptions import RegistryError
@@ -123,16 +123,15 @@ def test_nobody_enters_without_a_password_or_by_another_host(stack, versions):
         assert (other.status_code, "Host" in other.text) == (403, True)
 
 
-@pytest.mark.parametrize("name", [*REPLICAS, "mlflow", "postgres", "s3", "nginx"])
+@pytest.mark.parametrize("name", PARTS)
 def test_a_restart_under_load_loses_nothing(stack, versions, tmp_path, name):
-    with stack.load() as counts:
+    with stack.load().running(1) as loops:
         time.sleep(1)
-        stack.compose("restart", name)
-        stack.wait_until_healthy(name)
+        stack.restart(name)
         time.sleep(1)
-    assert counts["right"] >= 10
-    assert (counts["wrong"], counts["failed"]) == (0, 0), counts
-    assert counts["refused"] == 0 or name == "nginx", counts
+    assert loops.counts[200] >= 10
+    assert (loops.counts["wrong"], loops.answers) == (0, loops.counts[200]), loops.counts
+    assert loops.failures == 0 or name == "nginx", loops.counts
     wait_until(lambda: stack.versions() == ["1", "1"], 60)
     with user(stack, "registrar"):  # no version is lost, no connection stays broken
         known = open_client().search_model_versions(f"name = '{MODEL_NAME}'")
@@ -161,7 +160,7 @@ def test_the_registry_keeps_a_registration_after_a_restart_in_between(stack, ver
 def test_prometheus_scrapes_both_and_answers_the_dashboard(stack, versions):
     stack.compose("--profile", "monitoring", "up", "--detach", "prometheus")
     source = stack.address("PROMETHEUS_PORT")
-    with httpx.Client(trust_env=False) as client, stack.load():
+    with httpx.Client(trust_env=False) as client, stack.load().running(1):
 
         def up() -> list[str]:
             answer = client.get(f"{source}/api/v1/query", params={"query": "up == 1"}).json()

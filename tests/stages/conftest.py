@@ -8,6 +8,7 @@ import joblib
 import pytest
 
 from stages import checkpoint, export, generate, train
+from stages.checkpoint import Job
 from stages.dataset import read_split
 from stages.params import load_params
 from tests.small_project import small_params, write_params
@@ -38,14 +39,14 @@ def workspace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def make_job(workspace: Path) -> Callable[..., train.Job]:
+def make_job(workspace: Path) -> Callable[..., Job]:
     """Return a function that builds the job of `workspace` with changed params of one section."""
     params = load_params()
     splits = [read_split(name, params.generate.grammar) for name in ("train", "validation")]
     checkpoint.CHECKPOINT.parent.mkdir(exist_ok=True)
 
-    def make(section: str, **values: object) -> train.Job:
+    def make(section: str, **values: object) -> Job:
         changed = getattr(params, section).model_copy(update=values)
-        return train.build_job(params.model_copy(update={section: changed}), *splits)
+        return Job(params.model_copy(update={section: changed}), *splits)
 
     return make

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from arithmetic import artifacts, formats
-from arithmetic.decoding import decode_greedily
+from arithmetic.decoding import generate
 from arithmetic.inference import GENERATED, PROMPTS
 from stages import export
 from stages.export import DecoderBuilder, export_decoders
@@ -39,7 +39,7 @@ def test_decoder_equals_greedy_decoding_of_random_weights(attention, operation, 
     for batch in (1, 64):
         a, b = rng.integers(0, 10**digits, (2, batch))
         prompts = formats.encode_prompts(operation, a, b, digits).astype(np.int64)
-        expected = decode_greedily(model, index, torch.from_numpy(prompts), lengths.generated)
+        expected = generate(model, index, torch.from_numpy(prompts), lengths.generated)
         (generated,) = session.run([GENERATED], {PROMPTS: prompts})
         assert generated.tolist() == expected.tolist()
     assert len(np.unique(generated, axis=0)) > 8

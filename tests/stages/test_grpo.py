@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from arithmetic import formats
-from arithmetic.decoding import decode_by_sampling
+from arithmetic.decoding import generate
 from arithmetic.errors import UserError
 from arithmetic.grammar import Grammar
 from arithmetic.model import Transformer, load_model
 from stages import checkpoint, grpo, train
-from stages.certify import Equations
-from stages.evaluate import classify_rows
+from stages.certify import Equations, classify
+from stages.checkpoint import Job
 from stages.params import load_params
-from stages.train import Job, train_and_tune
+from stages.train import train_and_tune
 from stages.workers import Workers, run_workers
 from tests.random_models import random_model
 
@@ -30,13 +30,8 @@ CHANGES = {"steps": 12, "questions": 16, "group_size": 4}
 
 
 @pytest.fixture
-def make_setup(make_job: Callable[..., Job]) -> Callable[..., Any]:
-    return lambda **values: make_job("grpo", **CHANGES | values).grpo
-
-
-@pytest.fixture
-def setup(make_setup: Callable[..., grpo.Setup]) -> grpo.Setup:
-    return make_setup(kl_weight=0.0)
+def job(make_job: Callable[..., Job]) -> Job:
+    return make_job("grpo", **CHANGES, kl_weight=0.0)
 
 
 def test_reward_is_what_evaluation_counts_as_right():
@@ -52,8 +47,8 @@ def test_reward_is_what_evaluation_counts_as_right():
             rows = np.flatnonzero(places < ids.shape[1])
             ids[rows, places[rows]] = rng.integers(0, 15, len(rows))
         reward = grpo.compute_rewards(operation, a, b, ids, grammar).numpy()
-        table = classify_rows(Equations(operation, a, b), ids, pd.RangeIndex(len(a)), grammar)
-        assert ((reward == 0) == table["wrong"]).all()
+        outcomes = classify(Equations(operation, a, b), ids, grammar)
+        assert ((reward == 0) == outcomes["wrong"]).all()
         whole = formats.encode_sequences(operation, a, b, grammar.digits)[:, lengths.prompt :]
         is_same = (whole == ids)[:, lengths.scratchpad :].all(1)
         assert (reward == is_same).all()
@@ -67,13 +62,13 @@ def test_sampling_follows_the_distribution():
     prompts = torch.from_numpy(formats.encode_prompts("+", np.array([3]), np.array([4]), 1)).long()
     count = 5000
     uniforms = ((torch.arange(count) + 0.5) / count)[:, None]
-    ids = decode_by_sampling(model, 0, prompts.expand(count, -1), uniforms)
+    ids = generate(model, 0, prompts.expand(count, -1), 1, uniforms)
     with torch.no_grad():
         expected = torch.softmax(model(prompts, 0)[0, -1], -1) * count
     seen = torch.bincount(ids[:, 0], minlength=len(expected))
     assert (seen - expected).abs().max() < 1.5
     edges = torch.tensor([[0.0], [1 - 2**-24]])
-    assert decode_by_sampling(model, 0, prompts.expand(2, -1), edges).max() < len(expected)
+    assert generate(model, 0, prompts.expand(2, -1), 1, edges).max() < len(expected)
 
 
 @pytest.fixture
@@ -81,17 +76,18 @@ def model(workspace: Path) -> Transformer:
     return load_model(Path("model")).train()
 
 
-def test_divergence_is_zero_before_the_first_step(setup, model):
-    for operation in "+-":
+def test_divergence_is_zero_before_the_first_step(job, model):
+    for operation, questions in job.train.items():
         rng = np.random.default_rng(1)
-        _, values = grpo.roll_out(model, copy.deepcopy(model), setup, operation, rng)
+        reference = copy.deepcopy(model)
+        _, values = grpo.roll_out(model, reference, job, operation, questions, rng)
         assert values[grpo.ROLLOUT.index("kl")] == 0
 
 
-def test_groups_of_equal_rewards_contribute_nothing(setup, model, monkeypatch):
+def test_groups_of_equal_rewards_contribute_nothing(job, model, monkeypatch):
     def gradient() -> torch.Tensor:
         rng = np.random.default_rng(1)
-        loss, _ = grpo.roll_out(model, model, setup, "+", rng)
+        loss, _ = grpo.roll_out(model, model, job, "+", job.train["+"], rng)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*model.parameters()])])
 
     compute = grpo.compute_rewards
@@ -102,23 +98,24 @@ def test_groups_of_equal_rewards_contribute_nothing(setup, model, monkeypatch):
     assert gradient().any()
 
 
-def test_mistakes_are_asked_more_often(make_setup, model):
-    setup = make_setup(mistake_copies=3)
-    more = grpo.add_mistakes(model, setup)
-    for operation, (a, b) in setup.questions.items():
-        failures = list(grpo.find_failures(model, setup, operation, (a, b)))
+def test_mistakes_are_asked_more_often(make_job, model):
+    job = make_job("grpo", mistake_copies=3)
+    more = grpo.repeat_mistakes(model, job)
+    for operation, (a, b) in job.train.items():
+        failures = list(grpo.find_failures(model, job.grammar, operation, (a, b)))
         rows = [row for row, _ in failures]
         assert 0 < len(rows) < len(a)
         assert all(outcome.wrong for _, outcome in failures)
         expected = [x + y for x, y in zip(a[rows], b[rows], strict=True)]
-        added = [part[len(a) :] for part in more.questions[operation]]
+        added = [part[len(a) :] for part in more[operation]]
         assert len(added[0]) == 3 * len(rows)
         assert sorted(set(added[0] + added[1])) == sorted(set(expected))
 
 
-def test_learning_rate_warms_up_and_decays_to_zero(make_setup):
-    setup = make_setup(steps=10, warmup_steps=2, learning_rate_factor=0.5)
-    factors = [setup.learning_rate_factor(step) for step in range(11)]
+def test_learning_rate_warms_up_and_decays_to_zero(make_job):
+    changes = {"steps": 10, "warmup_steps": 2, "learning_rate_factor": 0.5}
+    params = make_job("grpo", **changes).params.grpo
+    factors = [grpo.get_learning_rate_factor(params, step) for step in range(11)]
     assert factors[0] == 0.25
     assert factors[1:] == pytest.approx([0.5 * (10 - step) / 10 for step in range(1, 11)])
 
@@ -172,8 +169,8 @@ def test_stage_writes_curves_and_errors(workspace):
     assert not list(checkpoint.CHECKPOINT.parent.glob("*.pt"))
 
 
-def test_diverged_gradient_stops(setup, model, monkeypatch):
+def test_diverged_gradient_stops(job, model, monkeypatch):
     monkeypatch.setattr(grpo, "estimate_kl", lambda log_p, _: log_p * math.nan)
     with pytest.raises(UserError, match="the gradient's norm is nan") as error:
-        grpo.update_gradients(model, model, setup, 0, Workers())
+        grpo.update_gradients(model, model, job, job.train, 0, Workers())
     assert "grpo.learning_rate_factor" in error.value.hint

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.optimizer import Muon, build_optimizers, orthogonalize
+from stages.optimizer import Muon, ScheduledOptimizers, orthogonalize
 from stages.params import load_params
 from tests.random_models import random_model
 
@@ -41,7 +41,7 @@ def test_matrices_of_one_shape_are_updated_as_alone():
 @pytest.mark.parametrize("attention", ["dot_product", "positional"])
 def test_every_parameter_has_one_optimizer(attention):
     model = random_model("+*", 2, attention)
-    muon, adamw = build_optimizers(model, load_params().train)
-    parameters = [p for o in (muon, adamw) for p in o.param_groups[0]["params"]]
+    both = ScheduledOptimizers(model, load_params().train, lambda step: 1.0)
+    parameters = [p for o in (both.muon, both.adamw) for p in o.param_groups[0]["params"]]
     assert sorted(map(id, parameters)) == sorted(map(id, model.parameters()))
-    assert all(p.ndim >= 2 and min(p.shape[-2:]) > 1 for p in muon.param_groups[0]["params"])
+    assert all(p.ndim >= 2 and min(p.shape[-2:]) > 1 for p in both.muon.param_groups[0]["params"])

@@ -3,7 +3,6 @@
 The S3 server is rclone's (`rclone serve s3`): it checks signatures.
 """
 
-import shutil
 import subprocess
 import sys
 import time
@@ -50,26 +49,23 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         server.wait(30)
 
 
-@pytest.fixture(scope="module")
-def origin(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the pipeline that pushes."""
-    return Path(shutil.copytree(pipeline, tmp_path_factory.mktemp("origin") / "project"))
+def push_and_clone(project: Path, url: str, **variables: str) -> Path:
+    """Push a project's outputs; return a clone without cache and outputs, which names the remote.
 
-
-def clone(origin: Path, target: Path, url: str) -> Path:
-    """Clone without cache and outputs, and name the remote."""
-    git(target.parent, "clone", "-q", str(origin), str(target))
+    The remote is in the local config, which is not cloned.
+    """
+    target = project.with_name("clone")
+    dvc(project, "config", "--local", "remote.storage.url", url)
+    assert "files pushed" in dvc(project, "push", **variables)
+    git(project.parent, "clone", "-q", str(project), str(target))
     dvc(target, "config", "--local", "remote.storage.url", url)
     assert not (target / "model").exists()
     return target
 
 
 @pytest.mark.slow
-def test_clone_pulls_from_a_folder(origin, tmp_path):
-    url = str(tmp_path / "remote")
-    dvc(origin, "config", "--local", "remote.storage.url", url)
-    assert "files pushed" in dvc(origin, "push")
-    target = clone(origin, tmp_path / "clone", url)
+def test_clone_pulls_from_a_folder(project, tmp_path):
+    target = push_and_clone(project, str(tmp_path / "remote"))
     dvc(target, "pull")
     check_workspace(target, read_lock(target))
     assert "Running stage" not in dvc(target, "repro", "evaluate")
@@ -77,11 +73,8 @@ def test_clone_pulls_from_a_folder(origin, tmp_path):
 
 
 @pytest.mark.slow
-def test_clone_reproduces_from_s3_with_the_right_key_and_without_training(origin, s3, tmp_path):
-    url = f"s3://shared/{tmp_path.name}"
-    dvc(origin, "config", "--local", "remote.storage.url", url)
-    assert "files pushed" in dvc(origin, "push", **s3)
-    target = clone(origin, tmp_path / "clone", url)
+def test_clone_reproduces_from_s3_with_the_right_key_and_without_training(project, s3):
+    target = push_and_clone(project, "s3://shared/project", **s3)
     wrong = s3 | {"AWS_SECRET_ACCESS_KEY": "another"}
     done = run(target, sys.executable, "-m", "dvc", "pull", **wrong)
     assert done.returncode != 0
