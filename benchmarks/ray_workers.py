@@ -36,10 +36,11 @@ def measure(equations: pd.DataFrame) -> dict[str, Any]:
 def measure_joblib(workers: int, equations: pd.DataFrame) -> dict[str, Any]:
     """Measure with `workers` new processes of joblib."""
     os.environ["LOKY_MAX_CPU_COUNT"] = str(workers)
-    figures = measure(equations)
-    joblib.externals.loky.get_reusable_executor().shutdown()
-    del os.environ["LOKY_MAX_CPU_COUNT"]
-    return figures
+    try:
+        return measure(equations)
+    finally:
+        joblib.externals.loky.get_reusable_executor().shutdown()
+        del os.environ["LOKY_MAX_CPU_COUNT"]
 
 
 def measure_ray(workers: int, equations: pd.DataFrame) -> dict[str, Any]:
@@ -47,13 +48,14 @@ def measure_ray(workers: int, equations: pd.DataFrame) -> dict[str, Any]:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
-    for _ in range(workers):
-        cluster.add_node(num_cpus=1, include_dashboard=False)
-    os.environ["RAY_ADDRESS"] = cluster.address
-    figures = measure(equations)
-    del os.environ["RAY_ADDRESS"]
-    cluster.shutdown()
-    return figures
+    try:
+        for _ in range(workers):
+            cluster.add_node(num_cpus=1, include_dashboard=False)
+        os.environ["RAY_ADDRESS"] = cluster.address
+        return measure(equations)
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
+        cluster.shutdown()
 
 
 BACKENDS = {"joblib": measure_joblib, "ray": measure_ray}

@@ -76,9 +76,9 @@ def exactness() -> Values:
 def grpo_chains() -> Values:
     """Return wrong answers by the longest run of carries or borrows, over all seeds."""
     by_chain = [row["errors_by_chain"] for row in read("grpo")["seeds"].values()]
+    first = by_chain[0]
     return [
         {"length": length, **{name: sum(row[name][length] for row in by_chain) for name in first}}
-        for first in by_chain[:1]
         for length in range(len(first["start"]))
     ]
 

@@ -12,8 +12,9 @@ import re
 import shutil
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from arithmetic import artifacts
 from arithmetic.errors import InvalidModelError
@@ -32,7 +33,8 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _ANOTHER = "register the model again with `dvc repro`, or name another version"
 
 
-class ModelVersionRef(NamedTuple):
+@dataclass(frozen=True)
+class ModelVersionRef:
     """Name a version and the digest it was registered with.
 
     Attributes:
@@ -42,9 +44,9 @@ class ModelVersionRef(NamedTuple):
 
     name: str
     version: str
-    run_id: str
     digest: str
     source: str
+    run_id: str = ""
 
 
 def resolve(model_uri: str) -> ModelVersionRef:
@@ -62,7 +64,7 @@ def resolve(model_uri: str) -> ModelVersionRef:
             message = f"{model_uri!r} is neither a model URI nor a directory"
             raise VersionNotFoundError(message, f"write models:/{MODEL_NAME}@Production")
         digest = artifacts.digest(directory)
-        return ModelVersionRef(directory.resolve().name, LOCAL, "", digest, str(directory))
+        return ModelVersionRef(directory.resolve().name, LOCAL, digest, str(directory))
     name, alias, number = match.groups()
     with registry_errors():
         version = get_version(open_client(), number, alias or PRODUCTION, name)
@@ -73,7 +75,7 @@ def resolve(model_uri: str) -> ModelVersionRef:
     if not re.fullmatch("models:/m-[0-9a-f]{32}", source):
         message = f"{title} has its files outside of the store, in {source}"
         raise VersionNotFoundError(message, _ANOTHER)
-    return ModelVersionRef(name, str(version.version), version.run_id or "", digest, source)
+    return ModelVersionRef(name, str(version.version), digest, source, version.run_id or "")
 
 
 def get_version(
@@ -96,10 +98,12 @@ def get_version(
     except MlflowException as error:
         if error.error_code not in _ABSENT:
             raise
+        if not number:  # a service asks again and again
+            message = f"{name} has no version with the alias {alias}"
+            raise VersionNotFoundError(message, "`make promote VERSION=n`") from error
         known = sorted(int(v.version) for v in client.search_model_versions(f"name = '{name}'"))
-        missing = f"{name} has no version {number}" if number else f"no version is {alias}"
-        hint = f"the latest are {', '.join(map(str, known[-10:]))}: `make promote VERSION=n`"
-        raise VersionNotFoundError(missing, hint if known else "run `dvc repro`") from error
+        hint = f"the latest are {', '.join(map(str, known[-10:]))}" if known else "run `dvc repro`"
+        raise VersionNotFoundError(f"{name} has no version {number}", hint) from error
 
 
 def alias_target(client: "MlflowClient", alias: str) -> str | None:

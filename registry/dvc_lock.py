@@ -31,12 +31,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InvalidParamsError: it cannot be read, is not YAML, or names a key twice.
     """
+    return parse_yaml(_read(path), str(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}"
         raise InvalidParamsError(message, "restore it with git") from error
-    return parse_yaml(content, str(path))
 
 
 def parse_yaml(text: bytes, name: str) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def read_lock(root: Path) -> DvcLock:
     path = root / "dvc.lock"
     if not path.is_file():
         raise StaleWorkspaceError(f"there is no {path}", REPRO)
-    return parse_lock(path.read_bytes(), str(path))
+    return parse_lock(_read(path), str(path))
 
 
 def check_workspace(root: Path, lock: DvcLock) -> None:

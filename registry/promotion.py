@@ -152,8 +152,16 @@ def main() -> None:
         if options.rollback:
             print(rollback(options.reason))
         else:
-            conditions = options.override_gate, options.candidate_url, options.candidate_answers
-            print(promote(options.version, repository_root(), options.reason, *conditions))
+            print(
+                promote(
+                    options.version,
+                    repository_root(),
+                    options.reason,
+                    override=options.override_gate,
+                    candidate_url=options.candidate_url,
+                    candidate_answers=options.candidate_answers,
+                )
+            )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ MLFLOW_CODES = {
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": description}
     for status, description in {
-        400: "The body is not UTF-8, or nested too deeply.",
+        400: "The body cannot be decoded.",
         401: "An API key is needed (where keys are configured).",
         413: "The body is too large.",
         415: "The body is not sent as application/json.",

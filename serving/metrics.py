@@ -25,30 +25,43 @@ class Metrics:
         histogram = partial(Histogram, namespace="arithmetic", registry=self.registry)
 
         self.requests = counter("requests", "Requests by route and outcome.", ["route", "outcome"])
-        help_text = "Seconds from a request's headers to its answer."
-        self.request_seconds = histogram("request_seconds", help_text, ["route"], buckets=SECONDS)
-        help_text = "Equations in one call of the model."
-        self.batch_size = histogram("batch_size", help_text, ["format"], buckets=BATCH_SIZES)
+        self.request_seconds = histogram(
+            "request_seconds",
+            "Seconds from a request's headers to its answer.",
+            ["route"],
+            buckets=SECONDS,
+        )
+        self.batch_size = histogram(
+            "batch_size", "Equations in one call of the model.", ["format"], buckets=BATCH_SIZES
+        )
         self.queue_depth = gauge("queue_depth", "Equations that wait for a call.", ["format"])
 
         self.checked = counter("checked", "Answers compared with the exact one.", OPERATION)
         self.wrong = counter("wrong", "Wrong answers.", OPERATION)
         self.hallucinations = counter("hallucinations", "Answers that are not integers.", VERSION)
         self.infinite = counter("infinite_generations", "Answers without an end.", VERSION)
-        help_text = "Integers that no equation has as its answer."
-        self.out_of_range = counter("out_of_range", help_text, VERSION)
+        self.out_of_range = counter(
+            "out_of_range", "Integers that no equation has as its answer.", VERSION
+        )
         self.failed = counter("failed", "Equations on which the model raised.", VERSION)
-        help_text = "Answers not checked, because too many were waiting."
-        self.unchecked = counter("unchecked", help_text, VERSION)
-        help_text = "Population stability index of the latest inputs against the training data."
-        self.drift = gauge("input_drift_psi", help_text, ["feature"])
+        self.unchecked = counter(
+            "unchecked", "Answers not checked, because too many were waiting.", VERSION
+        )
+        self.drift = gauge(
+            "input_drift_psi",
+            "Population stability index of the latest inputs against the training data.",
+            ["feature"],
+        )
 
-        labels = ["name", "version", "digest"]
-        self.model = gauge("model_info", "1 for the version that is served.", labels)
-        help_text = "Attempts to load a version that failed."
-        self.load_failures = counter("model_load_failures", help_text, VERSION)
-        help_text = "Versions rejected for their error rate."
-        self.rejected = counter("model_rejected", help_text, VERSION)
+        self.model = gauge(
+            "model_info", "1 for the version that is served.", ["name", "version", "digest"]
+        )
+        self.load_failures = counter(
+            "model_load_failures", "Attempts to load a version that failed.", VERSION
+        )
+        self.rejected = counter(
+            "model_rejected", "Versions rejected for their error rate.", VERSION
+        )
         self.registry_up = gauge("registry_up", "1 if the registry answered the last request.")
 
     def set_model(self, name: str, version: str, digest: str) -> None:

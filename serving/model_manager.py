@@ -133,13 +133,14 @@ class ModelManager:
             return
         try:
             version = self._registry.resolve(self.settings.model_uri)
-            self._on_registry("reachable")
-            self._follow(version)
         except VersionNotFoundError as error:  # no version is meant to start here
             self._on_registry("reachable", error)
             return
         except (UserError, OSError) as error:
             self._on_registry("unreachable", error)
+        else:
+            self._on_registry("reachable")
+            self._follow(version)
         if self.model is None:
             self._load_known_good()
 
@@ -195,8 +196,8 @@ class ModelManager:
         try:
             directory = get_directory()
             model = load_model(directory, version, self.settings, self._metrics, self.monitor)
-        except RegistryUnreachableError:  # says nothing about the version
-            raise
+        except RegistryUnreachableError as error:  # says nothing about the version
+            self._on_registry("unreachable", error)
         except (UserError, OSError) as error:
             self._on_failure(version, error)
         except Exception as error:  # whatever foreign files make a library raise

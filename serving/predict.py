@@ -44,7 +44,7 @@ class PredictRoute(APIRoute):
             predict,
             methods=["POST"],
             response_model=PredictResponse,
-            responses=RESPONSES,
+            responses={status: r for status, r in RESPONSES.items() if status != 400},
         )
         self.app = self._answer
         self._manager = manager

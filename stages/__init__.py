@@ -6,10 +6,13 @@ x86-64 CPU with AVX2, Intel or AMD, on any number of cores (docs/explanation/rep
 """
 
 import importlib.util
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,12 @@ def exit_with_parent(parent: int, message: str = "") -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        print(message, end="\n" if message else "", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone, too
+            if message:
+                print(message, file=sys.stderr, flush=True)
+        for child in multiprocessing.active_children():  # joblib's workers would wait for ever
+            with suppress(ProcessLookupError):
+                os.kill(child.pid or 0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

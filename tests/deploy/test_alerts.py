@@ -29,12 +29,22 @@ def dashboard() -> list[str]:
     return [target["expr"] for panel in panels for target in panel["targets"]]
 
 
+def promtool(*arguments: object) -> None:
+    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @needs_promtool
 def test_each_alert_fires_on_its_condition_and_not_without_it():
-    file = Path(__file__).with_name("alerts_test.yml")
-    command = ["promtool", "test", "rules", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool("test", "rules", Path(__file__).with_name("alerts_test.yml"))
+
+
+@needs_promtool
+def test_queries_of_the_dashboard_are_valid(tmp_path):
+    rules = [{"record": f"query_{n}", "expr": expr} for n, expr in enumerate(dashboard())]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", file)
 
 
 def test_the_service_has_every_metric_that_is_asked_for():

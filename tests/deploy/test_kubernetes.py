@@ -82,6 +82,13 @@ def test_the_schemas_accept_every_resource(overlays):
     }
 
 
+def test_the_schemas_reject_a_misspelled_field(overlays):
+    deployment = next(item for item in overlays["base"] if item["kind"] == "Deployment")
+    deployment = {**deployment, "spec": {**deployment["spec"], "replica": 2}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
+        kubernetes_validate.validate(deployment, VERSION, strict=True)
+
+
 def test_pods_meet_the_restricted_standard(overlays):
     for spec in pods(overlays):
         assert spec["securityContext"]["runAsNonRoot"]

@@ -69,7 +69,7 @@ def test_lineage_starts_at_the_service_or_at_production(committed, serve_health)
     serve_health(model_version="1", model_digest="0" * 64)
     with pytest.raises(BrokenLineageError, match="answer -> version"):
         lineage(committed, None, url)
-    with pytest.raises(VersionNotFoundError, match="no version is Production"):
+    with pytest.raises(VersionNotFoundError, match="no version with the alias Production"):
         lineage(committed)
 
 

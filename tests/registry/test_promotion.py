@@ -57,7 +57,7 @@ def test_gate_refuses_and_changes_nothing_but_an_override_passes(params):
 
 
 def test_rollback_swaps_the_aliases_and_refuses_after_a_move_by_hand(params):
-    with pytest.raises(VersionNotFoundError, match="no version is Production"):
+    with pytest.raises(VersionNotFoundError, match="no version with the alias Production"):
         rollback()
     promote("1", params)
     with pytest.raises(PromotionRefusedError, match="Previous"):

@@ -38,7 +38,7 @@ class FolderRegistry:
         if number is None:
             raise VersionNotFoundError("no version has the alias Production")
         source = str(self.versions[number])
-        return ModelVersionRef(NAME, number, "run", self.digests[number], source)
+        return ModelVersionRef(NAME, number, self.digests[number], source, "run")
 
     def download(self, ref: ModelVersionRef, into: Path) -> Path:
         """Copy and verify."""

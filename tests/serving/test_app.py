@@ -101,3 +101,13 @@ def test_cors_allows_the_origins_of_the_setting(
     response = client.post("/predict", json={"equation": "1+1="}, headers=headers)
     for answer in (preflight, response):
         assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/predict", 405), ("DELETE", "/health", 405)],
+)
+def test_errors_of_the_framework_are_json(client, method, path, status):
+    response = client.request(method, path)
+    assert response.status_code == status
+    assert isinstance(response.json()["detail"], str)

@@ -189,3 +189,11 @@ async def test_a_bug_in_the_callback_harms_no_request():
     for equation in many(3, "+", 9):
         assert await batcher.submit(equation) == answer(equation)
         await asyncio.sleep(0)
+
+
+def test_a_format_alone_is_computed_on_the_event_loop():
+    batcher = Batcher(
+        Model(), Grammar(("/",), 999), Settings(), Metrics(), on_batch=lambda *_: None
+    )
+    assert batcher.get_queue(Equation(1, "/", 1)).thread is None
+    assert make_batcher(Model()).get_queue(Equation(1, "/", 1)).thread is not None

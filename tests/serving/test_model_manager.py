@@ -76,7 +76,7 @@ def test_a_moved_alias_is_followed_without_a_failed_request(follow, models, tmp_
     info = [line for line in client.get("/metrics").text.splitlines() if "model_info{" in line]
     assert len(info) == 1  # the served version's
     wait_until(lambda: len(list((tmp_path / "cache").glob("*/arithmetic-lm-*"))) == 2)
-    assert [entry[1] for entry in state(tmp_path)["known_good"].values()] == ["3", "1"]
+    assert [entry["version"] for entry in state(tmp_path)["known_good"].values()] == ["3", "1"]
 
 
 def test_a_numbered_version_is_looked_up_once(start_service, models):

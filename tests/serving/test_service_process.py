@@ -138,7 +138,7 @@ def test_a_real_registry_is_followed_past_a_proxy_and_its_loss_survived(
             time.sleep(0.05)
     client.delete_registered_model_alias(MODEL_NAME, "Production")
     (state,) = (tmp_path / "cache").glob("*/state.json")
-    assert [v[1] for v in json.loads(state.read_text())["known_good"].values()] == numbers
+    assert [v["version"] for v in json.loads(state.read_text())["known_good"].values()] == numbers
     with run_service(tmp_path / "log", ready="/livez", **settings) as service:
         assert service.health()["model_loaded"] is False  # a registry that answers is believed
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,17 +58,31 @@ def test_missing_packages_are_reported_with_a_hint(stage, tmp_path):
     )
 
 
-def test_stage_of_a_killed_dvc_ends(tmp_path):
-    """DVC leaves its child running, here a stage that never ends by itself."""
-    code = "import stages, time; print('started', flush=True); time.sleep(600)"
+def start_dvc(code: str) -> Any:
+    """Start a process that, like `dvc`, runs a stage and leaves it running when it is killed."""
     dvc = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     command, pipe = [sys.executable, "-c", dvc, code], subprocess.PIPE
     env = os.environ | {"DVC_STAGE": "train"}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
-    assert process.stdout is not None
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_stage_of_a_killed_dvc_ends():
+    process = start_dvc("import stages, time; print('started', flush=True); time.sleep(600)")
     assert process.stdout.readline() == "started\n"
     process.kill()
-    _, errors = process.communicate()  # which the stage holds open until it ends
+    _, errors = process.communicate(timeout=60)  # which the stage holds open until it ends
     assert errors == (
         "error: dvc was killed, so the stage stops\nhint: run `dvc repro` to continue\n"
     )
+
+
+def test_stage_of_a_killed_dvc_ends_with_its_workers_though_the_terminal_is_closed():
+    process = start_dvc(
+        "import stages, joblib, time\n"
+        "def work():\n    print('started', flush=True)\n    time.sleep(600)\n"
+        "joblib.Parallel(2)(joblib.delayed(work)() for _ in range(2))"
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["started\n", "started\n"]
+    process.stderr.close()
+    process.kill()
+    assert process.communicate(timeout=60)[0] == ""  # nobody holds it open any more
