@@ -17,6 +17,7 @@ from arithmetic.errors import UserError
 from serving.schemas import ErrorResponse
 
 MAX_REPORTED_ERRORS = 1024  # a body of a megabyte can hold 100,000
+ANSWER_DEPTH = 20  # more levels and calls than an answer adds to an error: each is recursion
 MLFLOW_CODES = {
     400: "INVALID_PARAMETER_VALUE",
     415: "INVALID_PARAMETER_VALUE",
@@ -90,8 +91,11 @@ def describe(error: Exception) -> str:
 def json_safe(error: dict[str, Any]) -> dict[str, Any]:
     """Return one validation error; input that JSON cannot hold is shown as Python shows it."""
     kept = {name: error[name] for name in ("type", "loc", "msg", "input")}
+    nested: Any = kept
+    for _ in range(ANSWER_DEPTH):
+        nested = [nested]
     try:
-        json.dumps(kept, allow_nan=False, ensure_ascii=False).encode()
+        json.dumps(nested, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError):  # NaN, lone surrogates, deep nesting
         kept["input"] = ascii(kept["input"])[:200]
     return kept

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from serving.error_handlers import RESPONSES
 from serving.loaded_model import LoadedModel
@@ -124,10 +124,16 @@ class InferInput(_Strict):
         return self
 
 
+def _check_unicode(text: str) -> str:
+    """Raise ValueError for a lone surrogate, which JSON can hold and an answer cannot."""
+    text.encode()
+    return text
+
+
 class InferRequest(_Strict):
     """Ask a tensor of equations; `parameters` and `outputs` are ignored."""
 
-    id: str | None = None
+    id: Annotated[str, AfterValidator(_check_unicode)] | None = None
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
 
 

@@ -83,6 +83,17 @@ def test_a_body_that_cannot_be_decoded_is_rejected(client, path, status, body):
     assert (response.status_code, list(response.json())) == (status, ["detail"])
 
 
+def test_a_body_nested_up_to_the_limit_of_recursion_is_rejected(client):
+    statuses = set()
+    for depth in range(800, 1100):
+        body = b"[" * depth + b"]" * depth
+        response = client.post(
+            "/predict/batch", content=body, headers={"Content-Type": "application/json"}
+        )
+        statuses.add(response.status_code)
+    assert statuses == {400, 422}
+
+
 @pytest.mark.parametrize(
     ("content_type", "is_json"),
     [

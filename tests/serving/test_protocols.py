@@ -148,10 +148,13 @@ def test_another_model_or_version_is_404(client, path):
         {"inputs": [{**TENSOR, "data": [[[[[[[[[[["1+1="]]]]]]]]]]]}]},
         {"inputs": [{**TENSOR, "data": ["1+"]}]},
         {"inputs": [{**WITHOUT_DATA, "parameters": {"shared_memory_region": "x"}}]},
+        {"inputs": [TENSOR], "id": "\ud800"},
     ],
     ids=json.dumps,
 )
 def test_a_request_against_the_protocol_is_400_with_a_reason(client, body):
-    response = client.post(f"/v2/models/{NAME}/infer", json=body)
+    headers = {"Content-Type": "application/json"}
+    path = f"/v2/models/{NAME}/infer"
+    response = client.post(path, content=json.dumps(body), headers=headers)
     assert response.status_code == 400
     assert list(response.json()) == ["error"]
