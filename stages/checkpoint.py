@@ -71,8 +71,8 @@ class Job:
 
     @property
     def prompt(self) -> int:
-        """Return the tokens of a prompt; the losses are taken on what follows."""
-        return 2 * self.grammar.digits + 2
+        """Return the tokens of a prompt, in every format; the losses are taken on what follows."""
+        return self.params.generate.formats[0].lengths(self.grammar.digits).prompt
 
     @property
     def config(self) -> ModelConfig:
